@@ -1,0 +1,42 @@
+"""Run a study on this machine, or continue it: trials that are already in the results are not run again.
+
+Exit status: 0 all trials have a result (a diverged trial is a result), 1 some trials failed, 2 bad input."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from orchestrator.commands import common
+from orchestrator.conclude import conclude
+from orchestrator.run import Connect, run
+
+if TYPE_CHECKING:
+    from cluster import Connection
+
+HELP = "run or continue a study here"
+EXAMPLE = "phasesweep run batch_size_phases space.seed.replicates=3 results=/tmp/phases"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """STUDY and overrides."""
+    common.add_study(parser)
+
+
+def main(args: argparse.Namespace, console: Console) -> int:
+    """Run the study under a local Ray."""
+    def here() -> AbstractContextManager[Connection]:
+        import cluster
+
+        return cluster.local()
+    return run_and_conclude(args, console, here)
+
+
+def run_and_conclude(args: argparse.Namespace, console: Console, connect: Connect) -> int:
+    """Run, then show what came out; returns the exit status."""
+    study, results = common.load(args)
+    outcome = run(study, results, connect, console)
+    return conclude(study, results, outcome, console)

@@ -1,0 +1,156 @@
+"""Run a study, or continue it: design minus what is committed, under Ray Tune, into the store."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from orchestrator.folder import Folder
+from orchestrator.lease import Lease
+from orchestrator.progress import SweepProgress
+from orchestrator.provenance import study_file
+from orchestrator.queue import Queue
+from orchestrator.store import Store, read_trials
+from orchestrator.survey import Survey, survey, work
+from search_spaces import Study
+from trials import records, usercode
+from trials.errors import UserError
+from trials.records import Rows
+
+if TYPE_CHECKING:
+    from cluster import Connection
+
+GPU_SHARE = 0.25  # of a GPU for each worker, where the study leaves it open: small trials do not fill one
+
+Connect = Callable[[], "AbstractContextManager[Connection]"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the survey after it, and the signal that cut it short, if one did."""
+
+    survey: Survey
+    interrupted: signal.Signals | None
+
+
+def run(study: Study, results: str, connect: Connect, console: Console) -> Outcome:
+    """Run what is still to do. ``connect`` is called only if there is anything.
+
+    Raises UserError (bad folder, disk full, another driver) and ClusterError; what was committed stays.
+    """
+    folder = Folder.open(results)
+    with Lease(folder) as lease:
+        store = Store.open(folder, wanted_schemas(study, folder))
+        for warning in store.warnings:
+            console.print(f"[yellow]{warning}", highlight=False)
+        observed = Observed(folder, store.statuses)
+        before = survey(study, store.statuses, observed)
+        for line in changes(study, folder):
+            console.print(f"[yellow]{line}", highlight=False)
+        if before.finished:
+            return Outcome(before, None)
+        if before.failed:
+            store.discard(before.failed)
+        folder.write("study.yaml", study_file(study))
+        interrupted = _sweep(study, store, lease, observed, before, connect, console)
+        return Outcome(survey(study, store.statuses, observed), interrupted)
+
+
+def wanted_schemas(study: Study, folder: Folder) -> dict[str, pa.Schema]:
+    """The study's schemas. A config value that differs from what is already stored counts as an axis too: tables in
+    which it varies unseen would mix what must be told apart."""
+    types, axes = study.column_types, list(study.axis_columns)
+    fixed = study.base.flat()
+    stored = read_trials(folder, list(types))
+    if stored.num_rows:
+        for name in types:
+            values = set(stored[name].unique().to_pylist()) if name in stored.column_names else {None}
+            if name not in axes and values != {fixed.get(name)}:
+                axes.append(name)
+    return records.schemas(types, axes)
+
+
+def changes(study: Study, folder: Folder) -> list[str]:
+    """What is no longer as it was when the finished trials ran, though it does not change their identity: one line
+    each. They are kept; measuring them again takes another results folder."""
+    stored = read_trials(folder, ["measure", "code"])
+    lines = []
+    for column, now, what in (("measure", study.measure.json, "were measured under another measure: block"),
+                              ("code", fingerprint(study), "ran before your model or task file was changed")):
+        differ = sum(value != now for value in stored[column].to_pylist()) if stored.num_rows else 0
+        if differ:
+            lines.append(f"{differ} finished trials {what}; they are kept as they are. To run them again give another "
+                         "results=PATH")
+    return lines
+
+
+class Observed:
+    """What an adaptive design may look at: the trials row of each committed trial; read again when there are more."""
+
+    def __init__(self, folder: Folder, statuses: Mapping[str, str]) -> None:
+        self._folder, self._statuses = folder, statuses
+        self._rows: dict[str, Mapping[str, Any]] = {}
+
+    def __call__(self, trial_ids: list[str]) -> list[Mapping[str, Any] | None]:
+        if len(self._rows) != len(self._statuses):
+            names = [column.name for column in records.COLUMNS["trials"] if pa.types.is_floating(column.type)]
+            table = read_trials(self._folder, ["trial_id", "status", *names])
+            self._rows = {row["trial_id"]: row for row in table.to_pylist()}
+        return [self._rows.get(trial_id) for trial_id in trial_ids]
+
+
+def _sweep(study: Study, store: Store, lease: Lease, observed: Observed, before: Survey, connect: Connect,
+           console: Console) -> signal.Signals | None:
+    console.print(f"{study.name}: {before.pending:,} of {before.size:,} trials to run", highlight=False)
+    # Imported here: a study that has nothing left to run must not wait for Ray.
+    from orchestrator.sweep import Sweep
+    from orchestrator.worker import Job
+
+    with connect() as cluster:
+        device, resources = placement(study, cluster)
+        job = Job(study.measure, store.schemas, tuple(store.axes), device, resources["cpu"], study.retries,
+                  str(study.folder), fingerprint(study))
+        queue = Queue(study.trials(observed), store.statuses, partial(work, study=study), cluster.slots(resources))
+        with SweepProgress(console, before.size, before.done) as progress:
+
+            def commit(rows: Rows) -> None:
+                lease.check()
+                store.commit(rows)
+                progress.came(rows.tables["trials"]["status"].to_pylist())
+
+            def tick() -> None:
+                progress.tick(queue.seconds(before.pending_work - queue.work_done))
+
+            sweep = Sweep(queue, job, commit, tick)
+            sweep.run(resources)
+    return sweep.interrupted
+
+
+def fingerprint(study: Study) -> str | None:
+    """Hash of the user's own files that the study names."""
+    return usercode.fingerprint([study.base.task["name"], study.base.model["name"]])
+
+
+def placement(study: Study, cluster: Connection) -> tuple[str, dict[str, float]]:
+    """Device and resources of a worker: ``device: auto`` uses a GPU if the cluster has one.
+
+    Raises UserError where the cluster can never hold one worker.
+    """
+    cpu, gpu = study.resources.cpu, study.resources.gpu
+    device = study.device
+    if device == "auto":
+        device = "cuda" if cluster.gpus > 0 else "cpu"
+    if device == "cuda" and gpu == 0:
+        gpu = GPU_SHARE
+    resources = {"cpu": cpu, "gpu": gpu if device == "cuda" else 0.0}
+    if cluster.slots(resources) < 1:
+        raise UserError(f"resources: a worker wants {cpu:g} CPU and {resources['gpu']:g} GPU, but {cluster.target} has "
+                        f"{cluster.cpus:g} and {cluster.gpus:g}; lower resources.cpu or resources.gpu")
+    return device, resources

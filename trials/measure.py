@@ -1,0 +1,42 @@
+"""What is measured when: a study's ``measure:`` block."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from trials.fields import choice, count
+
+WHEN = ("none", "last", "ends", "log")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """When each group of metrics is measured: never, after the last step, before the first and after the last, or at
+    log-spaced steps between these two as well. ``eigenvalues`` keeps the spectra themselves (table ``spectra``)."""
+
+    training: str = choice("log", WHEN[1:], help="losses, accuracies and norms (table steps)")
+    weights: str = choice("log", WHEN, help="spectral metrics of the weight matrices (table layers)")
+    eigenvalues: str = choice("last", WHEN, help="the eigenvalues themselves (table spectra)")
+    per_decade: int = count(4, low=1, high=100, help="log-spaced steps per factor of ten")
+
+    @property
+    def json(self) -> str:
+        """All settings as JSON, for provenance and comparison."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def steps(when: str, total: int, per_decade: int) -> set[int]:
+    """The steps, of 0 ... ``total``, at which a group with this ``when`` is measured."""
+    if when == "none":
+        return set()
+    if when == "last":
+        return {total}
+    chosen = {0, total}
+    if when == "log":
+        exponent, step = 0, 1
+        while step < total:
+            chosen.add(step)
+            exponent += 1
+            step = round(10 ** (exponent / per_decade))
+    return chosen

@@ -1,0 +1,38 @@
+"""What an optimizer is: a rule that updates parameters and its own state in place, for one lane."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from trials.registry import Registry
+
+Params = dict[str, Tensor]
+State = dict[str, Params]
+
+
+def global_norm(tensors: Params) -> Tensor:
+    """Euclidean norm of all the numbers of all tensors together; a tensor without dimensions."""
+    norms = torch.stack([torch.linalg.vector_norm(value) for value in tensors.values()])
+    norm: Tensor = torch.linalg.vector_norm(norms)
+    return norm
+
+
+class Optimizer(ABC):
+    """Base of all optimizers: a frozen dataclass whose ``real`` fields are floats, or 0-d tensors (one lane of a pack).
+
+    Code here may not branch on the value of a ``real`` field: under vmap it is a tensor, different from lane to lane.
+    """
+
+    @abstractmethod
+    def init(self, params: Params) -> State:
+        """The state before the first step: per slot (``momentum``, ...) tensors by name, mostly one a parameter."""
+
+    @abstractmethod
+    def update(self, params: Params, grads: Params, state: State) -> None:
+        """One step, in place on ``params`` and ``state``. ``grads`` are left alone: two may share memory."""
+
+
+OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "trials.optimizers")

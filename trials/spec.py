@@ -1,0 +1,180 @@
+"""One trial as plain data, its identity, and its flat columns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from trials import usercode
+from trials.errors import UserError, did_you_mean
+from trials.fields import choice, count, declared, parse, real
+from trials.knobs.base import KNOBS
+from trials.models.base import MODELS
+from trials.optimizers.base import OPTIMIZERS
+from trials.registry import Registry
+from trials.tasks.base import TASKS
+
+Path = tuple[str, ...]
+GROUPS: dict[str, Registry[Any]] = {"task": TASKS, "model": MODELS, "optimizer": OPTIMIZERS}
+# How many positional arguments a user's own function gets before its parameters.
+USER_ARGUMENTS = {"task": 0, "model": 2}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a trial trains: ``steps`` or ``epochs`` (exactly one), or less where the training loss gets low."""
+
+    steps: int = count(0, help="optimizer steps")
+    epochs: float = real(0.0, low=0, help="passes over the training set")
+    stop_train_loss: float = real(0.0, low=0, help="stop once the training loss is below this")
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """What a trial has beside its components."""
+
+    batch_size: int = count(32, low=1, help="samples per step")
+    seed: int = count(0, help="seed of every random stream of the trial")
+    precision: str = choice("float32", ("float32", "float64"), help="floating type of weights and data")
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One trial: components as mappings with a ``name`` and all their parameters, checked and in their types.
+
+    Make one with ``parse_trial``. ``knobs`` maps a knob's name to its parameters. Everything that changes a trial's
+    numbers is here and nothing else: device, pack and cluster are not.
+    """
+
+    task: Mapping[str, Any]
+    model: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    budget: Mapping[str, Any]
+    knobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    batch_size: int = 32
+    seed: int = 0
+    precision: str = "float32"
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The canonical form: nested plain data, parameters at their defaults left out.
+
+        Leaving them out lets a component gain a parameter without changing the identity of the trials already done.
+        So a default never changes: a new default is a new name.
+        """
+        return {group: _without_defaults(cls, value) for group, cls, value in _parts(self)}
+
+    @cached_property
+    def canonical(self) -> str:
+        """The canonical form as JSON with sorted keys."""
+        return json.dumps(self.config, sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def trial_id(self) -> str:
+        """20 hexadecimal digits of the hash of the canonical form."""
+        return hashlib.blake2b(self.canonical.encode(), digest_size=10).hexdigest()
+
+    def flat(self) -> dict[str, Any]:
+        """Every config value by column name; lists and mappings as JSON."""
+        return {column(path): value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
+                for path, value in leaves(asdict(self))}
+
+
+def parse_trial(config: Mapping[str, Any], place: str = "trial") -> TrialSpec:
+    """Check a nested configuration and fill in the defaults.
+
+    Raises UserError, naming ``place`` and key, for unknown keys and names, wrong types and values out of range.
+    """
+    known = {*GROUPS, "knobs", "budget", *declared(Scalars)}
+    for key in config:
+        if key not in known:
+            raise UserError(f"{place}.{key}: no such key; {did_you_mean(key, known)}")
+    for key in (*GROUPS, "budget"):
+        if config.get(key) is None:
+            raise UserError(f"{place}.{key}: missing; every trial needs one")
+    components = {key: parse_component(key, config[key], f"{place}.{key}") for key in GROUPS}
+    knobs = {name: parse_knob(name, params, f"{place}.knobs.{name}")
+             for name, params in _mapping(config.get("knobs") or {}, f"{place}.knobs").items()}
+    budget = asdict(parse(Budget, _mapping(config["budget"], f"{place}.budget"), f"{place}.budget"))
+    if (budget["steps"] > 0) == (budget["epochs"] > 0):
+        raise UserError(f"{place}.budget: give either steps or epochs, above 0, and not both")
+    scalars = asdict(parse(Scalars, {key: config[key] for key in declared(Scalars) if key in config}, place))
+    return TrialSpec(**components, knobs=knobs, budget=budget, **scalars)
+
+
+def parse_component(group: str, value: Any, place: str) -> dict[str, Any]:
+    """A task, model or optimizer: ``{name: ..., parameters}`` or just its name."""
+    given = {"name": value} if isinstance(value, str) else dict(_mapping(value, place))
+    name = given.pop("name", None)
+    if not isinstance(name, str):
+        raise UserError(f"{place}.name: missing; {did_you_mean('', GROUPS[group].classes)}")
+    if usercode.is_usercode(name):
+        if group not in USER_ARGUMENTS:
+            raise UserError(f"{place}.name: your own code can be a task or a model, not a {group}")
+        usercode.check_params(name, given, USER_ARGUMENTS[group], place)
+        return {"name": name, **given}
+    return {"name": name, **asdict(parse(GROUPS[group].get(name, f"{place}.name"), given, place))}
+
+
+def parse_knob(name: str, params: Any, place: str) -> dict[str, Any]:
+    """A knob's parameters."""
+    return asdict(parse(KNOBS.get(name, place), _mapping(params or {}, place), place))
+
+
+def make(group: str, component: Mapping[str, Any]) -> Any:
+    """The task, model, optimizer or knob object that a checked mapping describes (not for user code)."""
+    params = {key: value for key, value in component.items() if key != "name"}
+    registry = KNOBS if group == "knob" else GROUPS[group]
+    return registry.get(component["name"], group)(**params)
+
+
+def leaves(config: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every (path, value) of a nested configuration that is not itself a mapping, in order."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, (*above, key))
+        else:
+            yield (*above, key), value
+
+
+def column(path: Path) -> str:
+    """The flat name of a config value: ``lr``, ``batch_size``, ``model_width``, ``dropout_p``, ``budget_epochs``."""
+    if path[-1] == "name":
+        return path[0]
+    if path[0] == "optimizer":
+        return path[-1]
+    return "_".join(path[1:] if path[0] == "knobs" else path)
+
+
+def column_types(flat: Mapping[str, Any]) -> dict[str, pa.DataType]:
+    """The Arrow type of each column of ``TrialSpec.flat``."""
+    types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+    return {name: types[type(value)] for name, value in flat.items()}
+
+
+def _mapping(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{place}: expected a mapping of keys to values, got {value!r}")
+    return value
+
+
+def _parts(spec: TrialSpec) -> Iterator[tuple[str, type | None, Any]]:
+    """(key, class with the defaults, value) of each part of the canonical form."""
+    for group, registry in GROUPS.items():
+        component = getattr(spec, group)
+        yield group, None if usercode.is_usercode(component["name"]) else registry.classes[component["name"]], component
+    yield "budget", Budget, spec.budget
+    yield "trial", Scalars, {name: getattr(spec, name) for name in declared(Scalars)}
+    for name, params in sorted(spec.knobs.items()):
+        yield f"knobs.{name}", KNOBS.classes[name], params
+
+
+def _without_defaults(cls: type | None, value: Mapping[str, Any]) -> dict[str, Any]:
+    fields = declared(cls) if cls is not None else {}
+    return {key: item for key, item in value.items() if key not in fields or fields[key].default != item}

@@ -1,0 +1,87 @@
+"""The training step, written once: a function of parameters, optimizer state, batch and hyperparameters.
+
+It reads from top to bottom in the order of the nine places where knobs enter (see trials.knobs.base).
+Shapes: B batch, C outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from trials.knobs.base import PLACES, Gradient, Knob, Moment, places
+from trials.network import Network
+from trials.optimizers.base import Optimizer, Params, State
+from trials.tasks.base import Data
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch: ``x_B`` (B, *input_shape) and ``y_B``, classes (B,) or numbers (B, C)."""
+
+    x_B: Tensor
+    y_B: Tensor
+
+
+class Step:
+    """One step of training of one trial. ``knobs`` by name, in the order in which they apply at one place."""
+
+    def __init__(self, network: Network, data: Data, optimizer: Optimizer, knobs: Mapping[str, Knob]) -> None:
+        self._network, self._data, self._optimizer, self._knobs = network, data, optimizer, knobs
+        self._at: dict[str, list[str]] = {
+            place: [name for name, knob in knobs.items() if place in places(type(knob))] for place in PLACES}
+
+    def __call__(self, params: Params, state: State, batch: Batch, moments: Mapping[str, Moment],
+                 ) -> tuple[Tensor, Params]:
+        """Take one step, in place on ``params`` and ``state``.
+
+        Returns the loss of the batch with all knobs in force, and the gradient as the optimizer got it.
+        """
+        gradient: Gradient = partial(self._gradient, batch, moments)
+        for name in reversed(self._at["sharpness"]):  # the first named is the outermost
+            gradient = partial(self._knobs[name].sharpness, gradient, moment=moments[name])
+        loss, grads = gradient(params)
+        with torch.no_grad():
+            for name in self._at["gradient"]:
+                grads = self._knobs[name].gradient(grads, params, moments[name])
+            self._optimizer.update(params, grads, state)
+            for name in self._at["update"]:
+                self._knobs[name].update(params, moments[name])
+        return loss, grads
+
+    def _gradient(self, batch: Batch, moments: Mapping[str, Moment], params: Params) -> tuple[Tensor, Params]:
+        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        loss = self._objective(leaves, batch, moments)
+        # A user's model may hold parameters that its forward pass does not use: their gradient is zero.
+        grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+        return loss.detach(), dict(zip(leaves, grads, strict=True))
+
+    def _objective(self, params: Params, batch: Batch, moments: Mapping[str, Moment]) -> Tensor:
+        """The number whose gradient is taken: the mean loss over the batch plus the penalties."""
+        knobs, at = self._knobs, self._at
+        x_B, target_BC = batch.x_B, self._data.target(batch.y_B)
+        for name in at["input"]:
+            x_B = knobs[name].input(x_B, moments[name])
+        for name in at["target"]:
+            target_BC = knobs[name].target(target_BC, moments[name])
+        weights = params
+        for name in at["weights"]:
+            weights = knobs[name].weights(weights, moments[name])
+
+        def tap(h_B: Tensor, site: int) -> Tensor:
+            for name in at["activation"]:
+                h_B = knobs[name].activation(h_B, site, moments[name])
+            return h_B
+
+        output_BC = self._network(weights, x_B, tap if at["activation"] else None)
+        loss_B = self._data.loss(output_BC, target_BC)
+        for name in at["loss"]:
+            loss_B = knobs[name].loss(loss_B, output_BC, target_BC, moments[name])
+        total = loss_B.mean()
+        for name in at["penalty"]:
+            total = total + knobs[name].penalty(params, moments[name])
+        return total

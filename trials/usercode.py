@@ -1,0 +1,104 @@
+"""A user's own model or task, named ``module:function`` or ``path/to/file.py:function``.
+
+The folder of a user's file is appended to ``sys.path``, never put first: a folder called ``analysis/`` beside it must
+not hide ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from trials.errors import UserError, did_you_mean
+
+_folders: list[Path] = []
+
+
+def is_usercode(name: str) -> bool:
+    """Whether a component's name means the user's own code."""
+    return ":" in name
+
+
+def search_in(folder: str | Path) -> None:
+    """Look for relative ``file.py`` names (and modules) in ``folder`` too, after the working directory."""
+    path = Path(folder).resolve()
+    if path not in _folders:
+        _folders.append(path)
+
+
+def load(name: str, place: str) -> Callable[..., Any]:
+    """The function called ``name``. UserError at ``place`` where file, module or function is missing or broken."""
+    source, _, function = name.rpartition(":")
+    module = _load_file(_find(source, place), place) if source.endswith(".py") else _load_module(source, place)
+    found = getattr(module, function, None)
+    if not callable(found):
+        names = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        raise UserError(f"{place}: {source} has no function {function!r}; {did_you_mean(function, names)}")
+    return found  # type: ignore[no-any-return]
+
+
+def check_params(name: str, params: Mapping[str, Any], leading: int, place: str) -> None:
+    """Raise UserError unless the function takes ``leading`` positional arguments and then exactly ``params``."""
+    signature = inspect.signature(load(name, place))
+    try:
+        signature.bind(*[None] * leading, **params)
+    except TypeError as error:
+        raise UserError(f"{place}: {name}{signature} does not take these parameters: {error}") from None
+
+
+def fingerprint(names: list[str]) -> str | None:
+    """A short hash of the source files behind the user-code ``names``; None if there are none."""
+    digest, any_found = hashlib.blake2b(digest_size=8), False
+    for name in sorted(set(filter(is_usercode, names))):
+        file = inspect.getsourcefile(load(name, name))
+        if file is not None:
+            digest.update(Path(file).read_bytes())
+            any_found = True
+    return digest.hexdigest() if any_found else None
+
+
+def _find(source: str, place: str) -> Path:
+    for folder in (Path.cwd(), *_folders):
+        path = folder / source
+        if path.is_file():
+            return path.resolve()
+    looked = ", ".join(str(folder) for folder in (Path.cwd(), *_folders))
+    raise UserError(f"{place}: no file {source!r} in {looked}")
+
+
+def _load_file(path: Path, place: str) -> ModuleType:
+    alias = f"_usercode_{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()}"
+    if alias in sys.modules:
+        return sys.modules[alias]
+    _append(path.parent)
+    spec = importlib.util.spec_from_file_location(alias, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[alias] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[alias]
+        raise UserError(f"{place}: {path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _load_module(source: str, place: str) -> ModuleType:
+    for folder in (Path.cwd(), *_folders):
+        _append(folder)
+    try:
+        return importlib.import_module(source)
+    except Exception as error:
+        raise UserError(f"{place}: module {source!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _append(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
