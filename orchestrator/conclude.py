@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-import analysis
 from orchestrator.run import Outcome
 from search_spaces import Study
 
@@ -16,6 +15,8 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
 
     1 where trials failed or the run was cut short by them, 130 after an interrupt.
     """
+    import analysis  # here: it brings matplotlib, which the other verbs need not wait for
+
     done = outcome.survey.done
     tables = analysis.load(results)
     if sum(done.values()):

@@ -132,3 +132,15 @@ def _once(table: pa.Table) -> pa.Table:
     numbered = table.select(keys).append_column("place", pa.array(range(table.num_rows), pa.int64()))
     first = numbered.group_by(keys).aggregate([("place", "min")])["place_min"]
     return table.take(first.sort())
+
+
+def stored_columns(folder: Folder) -> set[str]:
+    """Names of the columns of the trials table, in any of its parts; empty where there is none."""
+    names: set[str] = set()
+    for number, tables in parts.find(folder).items():
+        if "trials" in tables:
+            try:
+                names |= set(parts.load(folder, "trials", number).schema_arrow.names)
+            except parts.Damaged as error:
+                raise parts.needs_repair(folder, "trials", number, error) from error
+    return names

@@ -80,6 +80,10 @@ class Sweep:
         if self.failure is not None:
             raise self.failure
 
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        """Tune pickles what it is given for a restore of its own, which is never made: nothing of ours goes there."""
+        return object, ()
+
     def received(self, pack: Pack, result: dict[str, Any]) -> None:
         """Rows of some trials of ``pack`` have arrived."""
         self.queue.came_back(pack.number, result["ids"], result["seconds"])

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules import activation
 
-from trials.errors import UserError
 from trials.optimizers.base import Params
 
 Tap = Callable[[Tensor, int], Tensor]  # (output of a nonlinearity, its number in the forward pass) -> what goes on
@@ -39,9 +38,6 @@ class Network:
         return {name: value.detach().clone() for name, value in self.module.named_parameters()}
 
     def __call__(self, params: Params, x: Tensor, tap: Tap | None = None) -> Tensor:
-        if tap is not None and not self.has_nonlinearities:
-            raise UserError("trial.model: a knob changes hidden activations, but this model has no nonlinearity that is "
-                            "a torch.nn module; write nn.ReLU() instead of F.relu, or remove the knob")
         self._tap, self._reached = tap, 0
         try:
             output: Tensor = functional_call(self.module, params, (x,))

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from trials.errors import UserError
 from trials.knobs.base import PLACES, Gradient, Knob, Moment, places
 from trials.network import Network
 from trials.optimizers.base import Optimizer, Params, State
@@ -34,6 +35,12 @@ class Step:
         self._network, self._data, self._optimizer, self._knobs = network, data, optimizer, knobs
         self._at: dict[str, list[str]] = {
             place: [name for name, knob in knobs.items() if place in places(type(knob))] for place in PLACES}
+        for name, knob in knobs.items():
+            if knob.needs_classes and data.classes is None:
+                raise UserError(f"trial.knobs.{name}: works on class probabilities, but the task is a regression")
+        if self._at["activation"] and not network.has_nonlinearities:
+            raise UserError(f"trial.knobs.{self._at['activation'][0]}: changes hidden activations, but the model has no "
+                            "nonlinearity that is a torch.nn module; write nn.ReLU() instead of F.relu")
 
     def __call__(self, params: Params, state: State, batch: Batch, moments: Mapping[str, Moment],
                  ) -> tuple[Tensor, Params]:
@@ -83,5 +90,5 @@ class Step:
             loss_B = knobs[name].loss(loss_B, output_BC, target_BC, moments[name])
         total = loss_B.mean()
         for name in at["penalty"]:
-            total = total + knobs[name].penalty(params, moments[name])
+            total = total + knobs[name].penalty(params, moments[name]).to(total.dtype)
         return total

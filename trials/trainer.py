@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,7 +20,7 @@ from trials.knobs.base import Moment
 from trials.matrices import matrices
 from trials.measure import Measure, steps
 from trials.network import Network
-from trials.optimizers.base import Params
+from trials.optimizers.base import Params, global_norm
 from trials.spec import TrialSpec, make
 from trials.weights import weight_rows
 from trials.step import Step
@@ -47,6 +48,22 @@ class Emitted:
 def train(spec: TrialSpec, measure: Measure, device: str = "cpu") -> Emitted:
     """Train the trial to its budget, its stopping loss or its divergence. Raises what user code or torch raise."""
     return _Trainer(spec, measure, device).run()
+
+
+def rehearse(spec: TrialSpec) -> None:
+    """Build everything the trial needs and take one gradient, so that what cannot work is said before a sweep begins.
+
+    Raises UserError, in one line, for whatever goes wrong in a user's own model or task too.
+    """
+    try:
+        trainer = _Trainer(spec, Measure(), "cpu")
+        trainer.take(0)
+    except UserError:
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(f"trial: cannot be trained: {type(error).__name__}: {error} "
+                        f"({where.filename}:{where.lineno})") from error
 
 
 def load_data(spec: TrialSpec, device: str = "cpu") -> Data:
@@ -134,10 +151,11 @@ class _Trainer:
                 if stop is not None:
                     return stop, taken, "the loss over the training set is not finite" if stop == "diverged" else None
             if taken < self.total:
-                loss, grads = self._take(taken)
+                loss, grads = self.take(taken)
         return "completed", self.total, None
 
-    def _take(self, taken: int) -> tuple[Tensor, Params]:
+    def take(self, taken: int) -> tuple[Tensor, Params]:
+        """Take step number ``taken``; returns its loss and gradient."""
         moments = {name: Moment(taken, stream, self.initial) for name, stream in self.streams.items()}
         loss, grads = self.step(self.params, self.state, self.batches[taken], moments)
         self.unread.append(loss)
@@ -193,9 +211,10 @@ class _Trainer:
         self.emitted.steps.append({
             "step": taken, "epoch": self._epochs(taken), **losses,
             "batch_loss": None if loss is None else loss.item(),
-            "gradient_norm": None if grads is None else _norm(grads),
-            "weight_norm": _norm(self.params),
-            "weight_distance": _norm({name: value - self.initial[name] for name, value in self.params.items()}),
+            "gradient_norm": None if grads is None else global_norm(grads).item(),
+            "weight_norm": global_norm(self.params).item(),
+            "weight_distance": global_norm(
+                {name: value - self.initial[name] for name, value in self.params.items()}).item(),
             "elapsed": time.perf_counter() - self.began,
         })
 
@@ -207,8 +226,3 @@ class _Trainer:
                 self.emitted.layers.append({**where, "kind": matrix.kind, **row})
             if "eigenvalues" in due and eigenvalues is not None:
                 self.emitted.spectra.append({**where, "eigenvalues": eigenvalues})
-
-
-def _norm(tensors: Params) -> float:
-    """Euclidean norm of all numbers together, in float64."""
-    return float(torch.stack([value.double().square().sum() for value in tensors.values()]).sum().sqrt())

@@ -100,5 +100,7 @@ def _load_module(source: str, place: str) -> ModuleType:
 
 
 def _append(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    # Ours before the user's: an editable install finds our packages only after everything on the path.
+    for entry in (str(Path(__file__).parents[1]), str(folder)):
+        if entry not in sys.path:
+            sys.path.append(entry)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trials.spectra import Spectrum, rows
+from trials.spectra import weight_metrics
 
 
 def weight_rows(weights: Sequence[Tensor]) -> tuple[list[dict[str, Any]], list[list[float] | None]]:
@@ -21,9 +21,10 @@ def weight_rows(weights: Sequence[Tensor]) -> tuple[list[dict[str, Any]], list[l
     eigenvalues: list[list[float] | None] = [None for _ in weights]
     for (size, cols), indices in shapes.items():
         stack = torch.stack([weights[i] if weights[i].shape == (size, cols) else weights[i].mT for i in indices])
-        spectrum = Spectrum.of(stack)
-        for k, (index, row) in enumerate(zip(indices, rows(spectrum), strict=True)):
+        metrics = weight_metrics(stack)
+        spectra, sound = metrics.eigenvalues.tolist(), metrics.sound.tolist()
+        for k, (index, row) in enumerate(zip(indices, metrics.rows(), strict=True)):
             found[index] = {"rows": size, "cols": cols, **row}
-            if bool(spectrum.sound[k]):
-                eigenvalues[index] = spectrum.eigenvalues[k].tolist()
+            if sound[k]:
+                eigenvalues[index] = spectra[k]
     return found, eigenvalues

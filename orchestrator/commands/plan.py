@@ -13,7 +13,7 @@ from orchestrator.progress import duration
 from orchestrator.run import Observed
 from orchestrator.store import committed
 from orchestrator.survey import Survey, survey
-from search_spaces import Study
+from search_spaces import Axis, Study, Values
 
 HELP = "trials, what is done, time and memory: a dry run"
 EXAMPLE = "phasesweep plan batch_size_phases space.seed.replicates=5"
@@ -32,7 +32,7 @@ def main(args: argparse.Namespace, console: Console) -> int:
     found = survey(study, statuses, Observed(folder, statuses))
     table = Table(show_header=False, show_edge=False)
     table.add_row("question", study.question)
-    table.add_row("swept", "\n".join(axis.describe() for axis in study.axes))
+    table.add_row("swept", "\n".join(_axis(axis) for axis in study.axes))
     table.add_row("trials", f"{found.size:,}")
     table.add_row("done", ", ".join(f"{count:,} {status}" for status, count in sorted(found.done.items())) or "none")
     if found.failed:
@@ -44,6 +44,15 @@ def main(args: argparse.Namespace, console: Console) -> int:
     table.add_row("results", results)
     console.print(table)
     return 0
+
+
+def _axis(axis: Axis) -> str:
+    """``batch_size: 10 values, 2 to 1000``, or the range of a continuous axis."""
+    name = ".".join(axis.path)
+    if isinstance(axis, Values):
+        ends = f"{axis.values[0]} to {axis.values[-1]}" if len(axis.values) > 1 else f"{axis.values[0]}"
+        return f"{name}: {len(axis.values)} value{'s'[:len(axis.values) != 1]}, {ends}"
+    return f"{name}: " + ", ".join(f"{key} {value}" for key, value in axis.form().items())
 
 
 def _estimates(study: Study, found: Survey) -> list[tuple[str, str]]:

@@ -9,7 +9,6 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-import analysis
 from orchestrator.commands import common
 
 HELP = "SQL over a study's tables"
@@ -28,6 +27,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, console: Console) -> int:
     """Print the answer as a table or as CSV."""
+    import analysis  # here: it brings matplotlib, which the other verbs need not wait for
+
     frame = analysis.query(common.results_folder(args), args.sql)
     if args.csv:
         frame.to_csv(sys.stdout, index=False)

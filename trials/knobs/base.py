@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,8 +35,8 @@ Gradient = Callable[[Params], tuple[Tensor, Params]]  # parameters -> (loss, gra
 class Moment:
     """What a knob may know of the moment.
 
-    ``step`` counts from 0. ``root`` is the random stream of (trial seed, this knob); ``stream(site)`` splits it, so that
-    two steps or two layers never share a mask. ``initial`` are the parameters before training.
+    ``step`` counts from 0. ``root`` is the random stream of (trial seed, this knob); ``stream(site)`` splits it, so
+    that two steps or two layers never share a mask. ``initial`` are the parameters before training.
     """
 
     step: int
@@ -50,6 +51,8 @@ class Moment:
 class Knob:
     """Base of all knobs. Every place defaults to doing nothing; ``real`` fields may be tensors, so do not branch on
     their values. Shapes: B batch, C outputs; ``x_B`` is (B, *input_shape)."""
+
+    needs_classes: ClassVar[bool] = False  # whether targets must be class probabilities; a regression is refused then
 
     def input(self, x_B: Tensor, moment: Moment) -> Tensor:
         """Place 1."""

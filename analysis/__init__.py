@@ -1,0 +1,11 @@
+"""What came out of a study: its tables, SQL over them, summaries and figures."""
+
+from __future__ import annotations
+
+from analysis.esd import spectra_figure
+from analysis.load import Tables, axes, load
+from analysis.plots import summary_figure
+from analysis.query import query
+from analysis.summary import format_table, summary
+
+__all__ = ["Tables", "axes", "format_table", "load", "query", "spectra_figure", "summary", "summary_figure"]

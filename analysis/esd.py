@@ -1,0 +1,114 @@
+"""Spectra themselves: the density of eigenvalues of one layer beside the Marchenko-Pastur bulk fitted to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.load import Tables
+from analysis.style import COLORS, GREY, label, sheet, short
+from analysis.summary import cell_axes, last_layers, main_layer
+from trials.errors import UserError, did_you_mean
+
+
+def spectra_figure(tables: Tables, layer: str | None = None, axis: str | None = None, count: int = 4) -> Figure:
+    """Density of the eigenvalues of W^T W / N of ``layer`` (by default the widest hidden one) at the end of training.
+
+    One panel for each of at most ``count`` values of ``axis`` (by default the first), evenly picked; each shows the
+    spectrum of a single trial, never a pool of several: all agree in the other axes and the seed, which the title
+    names. The Marchenko-Pastur density of the stored fit (``lambda_plus``), scaled to its share of the eigenvalues,
+    is drawn over it. Raises UserError where no spectra were measured, and for an unknown layer or axis.
+    """
+    layers = last_layers(tables, ("lambda_plus", "n_spikes"))
+    stored = tables.table("spectra", ["trial_id", "step", "layer"])
+    layers = layers.merge(stored, on=["trial_id", "step", "layer"])
+    if layers.empty:
+        raise UserError(f"{tables.place}: no eigenvalues were kept; set measure.eigenvalues to last and run again")
+    layer = layer or main_layer(layers)
+    if layer not in set(layers["layer"]):
+        raise UserError(f"{tables.place}: no spectra of a layer called {layer!r}; {did_you_mean(layer, layers['layer'])}")
+    swept = cell_axes(tables)
+    axis = axis or (swept[0] if swept else "seed")
+    if axis not in tables.axes:
+        raise UserError(f"{tables.place}: no axis called {axis!r}; {did_you_mean(axis, tables.axes)}")
+    rows, fixed = _pick(layers[layers["layer"] == layer].merge(tables.trials[["trial_id", *tables.axes]]),
+                        axis, [other for other in tables.axes if other != axis], count)
+    kept = tables.table("spectra", ["trial_id", "step", "eigenvalues"],
+                        (pc.field("layer") == layer) & pc.field("trial_id").isin(rows["trial_id"].tolist()))
+    rows = rows.merge(kept, on=["trial_id", "step"])
+    where = ", ".join(f"{label(name)} {short(value)}" for name, value in fixed.items())
+    title = f"{tables.name}: spectrum of {layer} ({rows['rows'].iloc[0]} × {rows['cols'].iloc[0]}) after training"
+    note = (f"A single trial a panel{f' ({where})' if where else ''}. Bars: density of its eigenvalues; curve: "
+            "Marchenko-Pastur bulk; dotted: its edge; triangles: eigenvalues beyond the edge.")
+    columns = min(len(rows), 2)
+    with sheet(-(-len(rows) // columns), columns, title, note, sharex=True, sharey=True) as (figure, panels):
+        edges = _edges(rows["eigenvalues"])
+        for panel, row in zip(panels, rows.to_dict("records"), strict=False):
+            _density(panel, row, edges)
+            panel.set_title(f"{panel.get_title(loc='left')} {label(axis, unit=False)} {short(row[axis])}")
+            panel.set_ylabel(r"density  $\rho(\lambda)$")
+            panel.set_xlabel(r"eigenvalue  $\lambda$  of  $W^TW/N$")
+            panel.label_outer()
+        for panel in panels[len(rows):]:
+            panel.remove()
+    return figure
+
+
+def _pick(layers: pd.DataFrame, axis: str, others: list[str], count: int) -> tuple[pd.DataFrame, dict[str, object]]:
+    """(Rows that differ in ``axis`` only, ``count`` of them evenly spread; the values of ``others`` they share): the
+    first combination of these that has most values of the axis."""
+    fixed: dict[str, object] = {}
+    if others:
+        values = layers.groupby(others, dropna=False)[axis].transform("nunique")
+        first = layers[values == values.max()].sort_values(others).iloc[0]
+        fixed = {name: first[name] for name in others}
+        for name, value in fixed.items():
+            layers = layers[layers[name].isna() if pd.isna(value) else layers[name] == value]
+    rows = layers.sort_values(axis)
+    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))], fixed
+
+
+def _edges(spectra: pd.Series) -> np.ndarray:
+    """Log-spaced bins over the eigenvalues, but for those near 0, of which a square matrix has a few far below."""
+    values = np.concatenate(list(spectra))
+    lowest = max(np.quantile(values[values > 0], 0.02), 1e-6 * values.max())
+    return np.geomspace(lowest, 1.001 * values.max(), 45)
+
+
+def _density(panel: Axes, row: dict[str, Any], edges: np.ndarray) -> None:
+    """One spectrum: histogram, bulk, edge and the eigenvalues beyond it."""
+    values = np.asarray(row["eigenvalues"], float)
+    heights = np.histogram(values, edges)[0] / len(values) / np.diff(edges)
+    panel.stairs(heights, edges, fill=True, color=COLORS[5], alpha=0.5)
+    panel.stairs(heights, edges, color=COLORS[0], linewidth=0.6)
+    panel.set(xscale="log", yscale="log")
+    panel.set_ylim(bottom=min(panel.get_ylim()[0], 0.3 * heights[heights > 0].min()))
+    counts = [f"{below} below the axis"] if (below := (values < edges[0]).sum()) else []
+    edge = row["lambda_plus"]
+    if edge == edge:
+        beyond = values[values > edge]
+        x, density = marchenko_pastur(edge, row["cols"] / row["rows"], edges[0])
+        panel.plot(x, density * (1 - len(beyond) / len(values)), color=COLORS[1])
+        panel.axvline(edge, color=GREY, linestyle=":", linewidth=1)
+        panel.plot(beyond, np.full(len(beyond), 0.035), transform=panel.get_xaxis_transform(), linestyle="none",
+                   marker="^", markersize=3, color="black")
+        counts.append(f"{len(beyond)} beyond $\\lambda_+$")
+    panel.set_title(", ".join(counts), loc="right", fontsize=7)
+
+
+def marchenko_pastur(edge: float, ratio: float, lowest: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """(x, density at x) of the Marchenko-Pastur law with upper edge ``edge`` and ``ratio`` = M / N, from its lower edge
+    (or ``lowest``, for a log axis) to the upper one.
+
+    rho(x) = sqrt((edge - x)(x - low)) / (2 pi sigma^2 ratio x), with edge, low = sigma^2 (1 +- sqrt ratio)^2
+    (Marchenko & Pastur 1967).
+    """
+    variance = edge / (1 + ratio**0.5) ** 2
+    low = variance * (1 - ratio**0.5) ** 2
+    x = np.geomspace(max(low, lowest), edge, 400)
+    return x, np.sqrt(np.maximum((edge - x) * (x - low), 0)) / (2 * np.pi * variance * ratio * x)

@@ -1,0 +1,204 @@
+"""The figure of a study: what its axes do to spectra and accuracy, as curves over one axis or as maps over two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from analysis.load import Tables
+from analysis.style import GREY, LINES, is_numeric, label, log_spaced, make_log, sheet, short, spans_decades
+from analysis.summary import FINISHED, cell_axes, ends, last_layers
+
+
+def summary_figure(tables: Tables, layers: Sequence[str] | None = None) -> Figure:
+    """The study at one look, at the end of training.
+
+    With one swept axis beside the seed: stable rank, MP soft rank and alpha of ``layers`` (by default all, at most the
+    seven with the most eigenvalues), and accuracies (losses in a regression), each trial a faint dot, the means a line.
+    With more: maps over the first two numeric axes of test accuracy (or loss), of the first of ``layers`` (by default
+    the widest) and of the fraction of trials that diverged. Raises UserError for a layer that no finished trial has.
+    """
+    swept = [axis for axis in cell_axes(tables) if tables.trials[axis].nunique(dropna=False) > 1]
+    if len(swept) < 2:
+        return _curves(tables, layers, swept[0] if swept else "study")
+    numeric = [axis for axis in swept if is_numeric(tables.trials[axis])]
+    x, y, *others = [*numeric, *(axis for axis in swept if axis not in numeric)]
+    return _maps(tables, layers and layers[:1], x, y, others)
+
+
+def _curves(tables: Tables, layers: Sequence[str] | None, axis: str) -> Figure:
+    if layers is None:
+        sizes = last_layers(tables, ()).groupby("layer", sort=False)["cols"].max()
+        layers = [layer for layer in sizes.index if layer in sizes.nlargest(len(LINES)).index]
+    trials, layers = ends(tables, layers)
+    trials["study"] = tables.name
+    metrics = [metric for metric in ("stable_rank", "mp_softrank", "alpha")
+               if any(trials[f"{layer}.{metric}"].notna().any() for layer in layers)]
+    quantity = "accuracy" if trials["test_accuracy"].notna().any() else "loss"
+    count = len(metrics) + 1
+    columns = 1 if count == 1 else 2
+    numeric = is_numeric(trials[axis])
+    note = f"{_counts(trials)} Small dots: single trials; {'lines' if numeric else 'large'}: their means."
+    if (trials["status"] == "diverged").any():
+        note += " Crosses: some trials diverged."
+    with sheet(-(-count // columns), columns, f"{tables.name}: after training, by {label(axis, unit=False)}", note) as (
+            _, panels):
+        for panel in panels[count:]:
+            panel.remove()
+        *spectral, training = panels[:count]
+        for panel, metric in zip(spectral, metrics, strict=True):
+            for layer, look in zip(layers, LINES, strict=False):
+                _line(panel, trials, axis, f"{layer}.{metric}", layer, look)
+            _finish(panel, trials[axis], axis, metric)
+        for part, look in (("train", LINES[5]), ("test", (LINES[6][0], "o", "-"))):
+            _line(training, trials, axis, f"{part}_{quantity}", part, look)
+        _finish(training, trials[axis], axis, quantity)
+        _cross_out(training, trials, axis)
+        for panel in {panels[0], training}:
+            panel.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0.1, columnspacing=1.2)
+    return panels[0].figure
+
+
+def _positions(values: pd.Series) -> pd.Series:
+    """Where values go on an axis: numbers where they are, categories one after another in sorted order."""
+    return values if is_numeric(values) else values.rank(method="dense") - 1
+
+
+def _line(panel: Axes, trials: pd.DataFrame, axis: str, column: str, name: str, look: tuple[str, str, str]) -> None:
+    """Every trial as a dot, and the means as a line (unjoined for categories)."""
+    color, marker, dash = look
+    x = _positions(trials[axis])
+    mean = trials[column].groupby(x).mean().dropna()
+    panel.plot(x, trials[column], linestyle="none", marker=marker, color=color, alpha=0.35, markersize=2.5,
+               markeredgewidth=0)
+    panel.plot(mean.index, mean, linestyle=dash if is_numeric(trials[axis]) else "none", marker=marker, color=color,
+               label=name, markeredgecolor="white", markeredgewidth=0.5)
+
+
+def _cross_out(panel: Axes, trials: pd.DataFrame, axis: str) -> None:
+    """A cross at the foot wherever a trial diverged."""
+    x = _positions(trials[axis])[trials["status"] == "diverged"].unique()
+    panel.plot(x, np.full(len(x), 0.03), transform=panel.get_xaxis_transform(), linestyle="none", marker="x",
+               color=GREY, markersize=4)
+
+
+def _finish(panel: Axes, values: pd.Series, axis: str, name: str) -> None:
+    """Scales, ticks and labels."""
+    if spans_decades(np.concatenate([line.get_ydata() for line in panel.lines])):
+        make_log(panel.yaxis)
+    panel.set_ylabel(label(name))
+    panel.set_xlabel("" if axis == "study" else label(axis))
+    x = _positions(values)
+    if is_numeric(values) and log_spaced(x.drop_duplicates()):
+        make_log(panel.xaxis)
+    found = values.groupby(x).first()
+    labels = [short(value) for value in found]
+    if not is_numeric(values):
+        panel.set_xticks(found.index, labels)
+        panel.set_xlim(-0.5, len(found) - 0.5)
+    elif len(found) <= 12 and max(map(len, labels)) <= 4:
+        panel.set_xticks(found.index, _thinned(panel, found.index.to_numpy(float), labels))
+        panel.xaxis.set_minor_locator(NullLocator())
+
+
+def _thinned(panel: Axes, x: np.ndarray, labels: list[str], characters: float = 44) -> list[str]:
+    """``labels`` of ticks at ``x``, those blanked that would touch the one before."""
+    at = panel.transData.transform(np.column_stack([x, np.ones(len(x))]))[:, 0] / panel.bbox.width * characters
+    end, kept = -np.inf, []
+    for place, text in zip(at, labels, strict=True):
+        free = place - len(text) / 2 > end + 0.7
+        kept.append(text if free else "")
+        end = place + len(text) / 2 if free else end
+    return kept
+
+
+def _maps(tables: Tables, layers: Sequence[str] | None, x: str, y: str, others: Sequence[str]) -> Figure:
+    trials, layers = ends(tables, layers)
+    trials["diverged"] = (trials["status"] == "diverged").where(trials["status"] != "failed").astype(float)
+    quantity = "test_accuracy" if trials["test_accuracy"].notna().any() else "test_loss"
+    panes = {quantity: label(quantity)}
+    for layer in layers[:1]:
+        panes[f"{layer}.stable_rank"] = f"stable rank of {layer}"
+        if not trials["diverged"].any():
+            panes[f"{layer}.mp_softrank"] = f"MP soft rank of {layer}"
+    if trials["diverged"].any() or not layers:
+        panes["diverged"] = "fraction diverged"
+    grid = 2 * len(trials[[x, y]].drop_duplicates()) >= trials[x].nunique() * trials[y].nunique()
+    note = f"{_counts(trials)} {'Means over all trials of a cell' if grid else 'A point a trial'}"
+    if others:
+        note += f"; {', '.join(label(axis, unit=False) for axis in others)} vary too"
+    note += f". {'Hatched' if grid else 'Crosses'}: no trial finished." if trials[quantity].isna().any() else "."
+    title = f"{tables.name}: after training, by {label(x, unit=False)} and {label(y, unit=False)}"
+    with sheet(1, len(panes), title, note) as (figure, panels):
+        for panel, (column, shown) in zip(panels, panes.items(), strict=True):
+            fraction = column == "diverged"
+            norm = Normalize(0, 1) if fraction else LogNorm() if spans_decades(trials[column]) else Normalize()
+            draw = _map if grid else _scatter
+            drawn = draw(panel, trials, x, y, column, norm=norm, cmap="Greys" if fraction else "viridis")
+            figure.colorbar(drawn, ax=panel, location="bottom", aspect=30, pad=0.03)
+            panel.set_title(f"{panel.get_title(loc='left')} {shown}")
+            panel.set_xlabel(label(x))
+            panel.grid(False)
+        panels[0].set_ylabel(label(y))
+    return figure
+
+
+def _map(panel: Axes, trials: pd.DataFrame, x: str, y: str, column: str, **colors: Any) -> ScalarMappable:
+    """The means of ``column``, a cell for each pair of values; hatched where no trial has any."""
+    table = trials.groupby([y, x], dropna=False)[column].mean().unstack(x)
+    drawn = panel.pcolormesh(table.to_numpy(float), edgecolors="white", linewidth=0.4, **colors)
+    panel.patch.set(hatch="////", edgecolor="#bbbbbb")
+    panel.spines[:].set_visible(True)
+    panel.tick_params(length=0)
+    _tick(panel.xaxis, table.columns, 6)
+    _tick(panel.yaxis, table.index, 10)
+    if max(table.shape) <= 7:
+        _write_numbers(panel, table, drawn)
+    return drawn
+
+
+def _scatter(panel: Axes, trials: pd.DataFrame, x: str, y: str, column: str, **colors: Any) -> ScalarMappable:
+    """Every trial as a point, a cross where it has no value: for designs that fill a space without a grid."""
+    known = trials[column].notna()
+    places = [(_positions(trials[axis])) for axis in (x, y)]
+    drawn = panel.scatter(*(place[known] for place in places), c=trials.loc[known, column], s=10, edgecolors=GREY,
+                          linewidths=0.3, **colors)
+    panel.scatter(*(place[~known] for place in places), marker="x", color=GREY, s=8, linewidths=0.7)
+    for axis, place in zip((panel.xaxis, panel.yaxis), places, strict=True):
+        if log_spaced(place):
+            make_log(axis)
+    return drawn
+
+
+def _tick(axis: Axis, values: pd.Index, most: int) -> None:
+    """Name the rows or columns of a map, at most ``most`` of them."""
+    stride = -(-len(values) // most)
+    axis.set_ticks(np.arange(0, len(values), stride) + 0.5, labels=[short(value) for value in values[::stride]])
+
+
+def _write_numbers(panel: Axes, table: pd.DataFrame, drawn: ScalarMappable) -> None:
+    """The value of each cell, in black or white, whichever is seen better."""
+    largest = np.nanmax(np.abs(table.to_numpy(float)), initial=1e-9)
+    digits = f".{max(0, 1 - int(np.floor(np.log10(largest))))}f"  # two figures of the largest, the same for all
+    for (row, column), value in np.ndenumerate(table.to_numpy(float)):
+        if np.isfinite(value):
+            light = np.dot(drawn.to_rgba(value)[:3], (0.299, 0.587, 0.114)) > 0.5
+            text = f"{value:.2g}" if isinstance(drawn.norm, LogNorm) else f"{value:{digits}}"
+            panel.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=6,
+                       color="black" if light else "white")
+
+
+def _counts(trials: pd.DataFrame) -> str:
+    """``60 trials: 54 finished, 6 diverged.``"""
+    finished = trials["status"].isin(FINISHED).sum()
+    rest = [f"{count} {status}" for status in ("diverged", "failed") if (count := (trials["status"] == status).sum())]
+    return f"{len(trials)} trials: {', '.join([f'{finished} finished', *rest])}."

@@ -1,0 +1,100 @@
+"""The look of all figures: colours that the colour-blind and a grey printer tell apart, labels with units, scales."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+# Okabe & Ito, "Color Universal Design" (2008), without the yellow, which is lost on white paper.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#777777"
+# Colour, marker and dash of the lines of a panel: told apart by any one of the three.
+LINES = tuple(zip(COLORS, "os^DvPX", ("-", "--", "-.", ":", "-", "--", "-."), strict=True))
+
+LABELS = {
+    "batch_size": "batch size (samples)", "lr": "learning rate", "budget_epochs": "epochs", "budget_steps": "steps",
+    "stable_rank": r"stable rank  $\|W\|_F^2\,/\,\|W\|_2^2$", "mp_softrank": r"MP soft rank  $\lambda_+/\lambda_{\max}$",
+    "alpha": r"power-law exponent  $\alpha$",
+
+}
+_STYLE = {
+    "font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "legend.fontsize": 7.5, "xtick.labelsize": 7,
+    "ytick.labelsize": 7, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4, "ytick.minor.width": 0.4, "lines.linewidth": 1.3, "lines.markersize": 4,
+    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "axes.titlelocation": "left",
+    "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.5, "axes.axisbelow": True, "hatch.linewidth": 0.5,
+    "mathtext.fontset": "dejavusans",
+}
+
+
+@contextmanager
+def sheet(rows: int, columns: int, title: str, note: str, **subplots: Any) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of ``rows`` x ``columns`` panels, two columns of a paper wide, with a title and a note at the foot.
+
+    It is drawn on Agg and belongs to nobody else: nothing of pyplot is touched.
+    """
+    with mpl.rc_context(_STYLE):
+        width = 7.2 if columns > 1 else 4.4
+        figure = Figure(figsize=(width, 2.35 * rows + 0.7), dpi=200, layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = list(np.ravel(figure.subplots(rows, columns, **subplots)))
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        figure.supxlabel(textwrap.fill(note, round(18.5 * width)), x=0.01, ha="left", fontsize=7, color=GREY)
+        for letter, panel in zip("abcdefgh", panels, strict=False):
+            panel.set_title(f"({letter})")
+        yield figure, panels
+
+
+def label(name: str, unit: bool = True) -> str:
+    """What an axis with this column is called, with its unit or without."""
+    text = LABELS.get(name, name.replace("_", " "))
+    return text if unit else text.partition(" (")[0]
+
+
+def is_numeric(values: pd.Series) -> bool:
+    """Whether a column holds numbers (truth values are categories)."""
+    return bool(pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values))
+
+
+def spans_decades(values: Any) -> bool:
+    """Whether positive values extend over more than a factor of ten, so that they belong on a log axis."""
+    finite = np.asarray(values, float)
+    finite = finite[np.isfinite(finite)]
+    return bool(finite.size and finite.min() > 0 and finite.max() > 10 * finite.min())
+
+
+def log_spaced(values: pd.Series) -> bool:
+    """Whether the values of a swept axis span decades, and their median is nearer the middle in logarithms than as they
+    are (that of a uniform design over [0, 1] is not)."""
+    if not spans_decades(values):
+        return False
+    low, middle, high = values.min(), values.median(), values.max()
+    return bool(abs(np.log(middle / low) / np.log(high / low) - 0.5) < abs((middle - low) / (high - low) - 0.5))
+
+
+def make_log(axis: Axis) -> None:
+    """A log scale with plain numbers (1, 2, 5, 10) where it spans few decades, powers of ten where many."""
+    (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
+    low, high = axis.get_view_interval()
+    if high < 10**2.5 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def short(value: object) -> str:
+    """A value as a label: three significant digits, whole numbers in full, a dash for none."""
+    if value is None or value != value:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

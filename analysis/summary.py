@@ -1,0 +1,114 @@
+"""The study in one table: for every combination of the swept axes, what became of its trials, and mean and spread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import pyarrow.compute as pc
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from analysis.load import Tables
+from analysis.style import short
+from trials.errors import UserError, did_you_mean
+
+STATUSES = ("completed", "stopped", "diverged", "failed")
+FINISHED = ("completed", "stopped")
+TRAINING = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
+SPECTRAL = ("stable_rank", "mp_softrank", "alpha", "alpha_D")  # an alpha says nothing without the D of its fit
+
+
+def cell_axes(tables: Tables) -> list[str]:
+    """The swept axes other than the seed: what tells the cells of a study apart."""
+    return [axis for axis in tables.axes if axis != "seed"]
+
+
+def last_layers(tables: Tables, metrics: Sequence[str] = SPECTRAL) -> pd.DataFrame:
+    """A row for each layer of each finished trial, at the last step it was measured: trial_id, step, layer, rows, cols
+    and ``metrics``. Layers come in the order of the model."""
+    ids = tables.trials.loc[tables.trials["status"].isin(FINISHED), "trial_id"]
+    layers = tables.table("layers", ["trial_id", "step", "layer", "rows", "cols", *metrics],
+                          pc.field("trial_id").isin(ids.tolist()))
+    return layers[layers["step"] == layers.groupby("trial_id")["step"].transform("max")]
+
+
+def main_layer(layers: pd.DataFrame) -> str:
+    """The layer of ``last_layers`` to show where only one can be: the widest hidden weight matrix, that is the one with
+    the most eigenvalues (its smaller side), and of these the one with the most rows."""
+    name: str = layers.sort_values(["cols", "rows"], ascending=False, kind="stable")["layer"].iloc[0]
+    return name
+
+
+def ends(tables: Tables, layers: Sequence[str] | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """(A row a trial, the layers shown): the trials table with ``LAYER.metric`` columns from ``last_layers``.
+
+    ``layers`` is ``main_layer`` by default, none where none was measured. Losses and accuracies of trials that did not
+    finish are null: they are no final numbers. Raises UserError for a layer that no finished trial has.
+    """
+    spectra = last_layers(tables)
+    known = list(dict.fromkeys(spectra["layer"]))
+    chosen = list(layers) if layers is not None else [main_layer(spectra)] if known else []
+    for layer in chosen:
+        if layer not in known:
+            raise UserError(f"{tables.place}: no layer called {layer!r}; {did_you_mean(layer, known)}")
+    trials = tables.trials.set_index("trial_id")
+    trials[list(TRAINING)] = trials[list(TRAINING)].where(trials["status"].isin(FINISHED))
+    for layer in chosen:
+        of_layer = spectra[spectra["layer"] == layer].set_index("trial_id")[list(SPECTRAL)]
+        trials = trials.join(of_layer.add_prefix(f"{layer}."))
+    return trials, chosen
+
+
+def summary(tables: Tables, layers: Sequence[str] | None = None) -> pd.DataFrame:
+    """A row for each combination of the swept axes except ``seed``, in ascending order.
+
+    Columns: the axes; how many trials ``completed``, ``stopped``, ``diverged`` and ``failed``; ``n``, those that
+    finished; then over these n trials the mean of train and test accuracy and loss, and for each of ``layers`` (by
+    default ``main_layer``) of its spectral metrics at the last measured step: ``LAYER.stable_rank`` and so on, never
+    over several layers. ``*_sd`` is the standard deviation over the trials (n - 1 in the denominator, null for one
+    trial), ``*_n`` the number of trials that have the metric, where that is not n. Columns without a number are left
+    out. Raises UserError for a layer that no finished trial has.
+    """
+    trials, chosen = ends(tables, layers)
+    trials["study"] = tables.name
+    by = [trials[key] for key in cell_axes(tables) or ["study"]]
+    status = trials["status"]
+    counts = pd.DataFrame({name: status == name for name in STATUSES}).assign(n=status.isin(FINISHED))
+    cells = counts.groupby(by, dropna=False).sum()
+    values = trials[[*TRAINING, *(f"{layer}.{metric}" for layer in chosen for metric in SPECTRAL)]]
+    grouped = values.groupby(by, dropna=False)
+    mean, spread, number = grouped.mean(), grouped.std(), grouped.count()
+    for name in values.dropna(axis=1, how="all"):
+        cells[name], cells[f"{name}_sd"] = mean[name], spread[name]
+        if (number[name] != cells["n"]).any():
+            cells[f"{name}_n"] = number[name]
+    return cells.reset_index()
+
+
+def format_table(frame: pd.DataFrame, limit: int = 24) -> Table:
+    """The means in the frame of ``summary`` for a terminal: three significant digits, at most ``limit`` rows.
+
+    Losses are shown where there are no accuracies, counts of trials only where there are any. Where rows are left
+    out, a line says how many and how to ask for them.
+    """
+    keys = list(frame.columns[:frame.columns.get_loc("completed")])
+    hidden = {"completed", *(name for name in STATUSES if not frame[name].any())}
+    quantity = "test_loss"
+    if "test_accuracy" in frame:
+        hidden |= {"train_loss", "test_loss"}
+        quantity = "test_accuracy"
+    shown = [name for name in frame.columns if name not in hidden and not name.endswith(("_sd", "_n"))]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in shown:
+        words = name.replace(".", "_").replace("accuracy", "acc.").replace("softrank", "soft_rank").split("_")
+        table.add_column(escape("\n".join(words)), justify="right", vertical="bottom", overflow="fold")
+    for row in frame[shown].head(limit).itertuples(index=False):
+        table.add_row(*(escape(short(value)) for value in row))
+    table.caption = "means over the n trials that finished; standard deviations in summary.csv"
+    if len(frame) > limit:
+        table.caption += (f"\n{len(frame) - limit} more rows are there too; to ask for some:\nphasesweep query STUDY "
+                          f'"SELECT {", ".join(keys)}, avg({quantity}) FROM trials GROUP BY ALL"')
+    table.caption_justify = "left"
+    return table

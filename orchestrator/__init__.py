@@ -1,0 +1,1 @@
+"""Who runs when: packs, Ray Tune, commits, resume, progress, the command line."""

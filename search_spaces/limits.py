@@ -1,0 +1,69 @@
+"""Conditions between values: what each is allowed alone may not go together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+from search_spaces.axes import Axis
+from search_spaces.space import Substitution
+from trials import usercode
+from trials.errors import UserError
+from trials.spec import TrialSpec, make
+from trials.tasks.base import Data
+
+
+def train_size(task: Mapping[str, Any]) -> int | None:
+    """Number of training samples of a task; None where every batch is fresh. A user's own task is loaded once.
+
+    Raises UserError where the user's code fails.
+    """
+    if usercode.is_usercode(task["name"]):
+        params = {key: value for key, value in task.items() if key != "name"}
+        return _user_train_size(usercode.load(task["name"], "trial.task.name"), task["name"], json.dumps(params))
+    size: int | None = make("task", task).train_size
+    return size
+
+
+def check_limits(base: TrialSpec, axes: Sequence[Axis]) -> None:
+    """Raise UserError unless every trial has one budget, and a batch that fits its task's training set."""
+    by_path = {axis.path: axis for axis in axes}
+    steps, epochs = (_extremes(by_path, ("budget", key), base.budget[key]) for key in ("steps", "epochs"))
+    for step, epoch in product(steps, epochs):
+        if (step > 0) == (epoch > 0):
+            raise UserError(f"space.budget: every trial needs either steps or epochs, above 0, and not both; got steps "
+                            f"{step} with epochs {epoch:g} (trial.budget gives what is not swept)")
+    batch = max(_extremes(by_path, ("batch_size",), base.batch_size))
+    place = "space.batch_size" if ("batch_size",) in by_path else "trial.batch_size"
+    task_axes = [axis for axis in axes if axis.path[0] == "task"]
+    substitute = Substitution(base, task_axes)
+    for point in product(*(axis.extremes for axis in task_axes)):
+        task = substitute(point).task
+        size = train_size(task)
+        swept = ", ".join(f"{'.'.join(axis.path)} {value!r}" for axis, value in zip(task_axes, point, strict=True)
+                          if len(axis.path) > 1)
+        title = f"task {task['name']}" + (f" ({swept})" if swept else "")
+        if size is None and max(epochs) > 0:
+            raise UserError(f"trial.budget.epochs: {title} draws fresh samples and has no epochs; give budget.steps")
+        if size is not None and batch > size:
+            raise UserError(f"{place}: expected at most {size}, the training samples of {title}, got {batch}")
+
+
+def _extremes(by_path: Mapping[Any, Axis], path: tuple[str, ...], base: Any) -> tuple[Any, ...]:
+    return by_path[path].extremes if path in by_path else (base,)
+
+
+@lru_cache(maxsize=1024)
+def _user_train_size(function: Callable[..., Any], name: str, params: str) -> int | None:
+    try:
+        data = function(**json.loads(params))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"trial.task: {name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(data, Data):
+        raise UserError(f"trial.task.name: {name} must return trials.tasks.base.Data, got {type(data).__name__}")
+    return None if data.fresh is not None else len(data.x_train)

@@ -1,0 +1,219 @@
+"""A study: what is asked, of which trials, in which order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from search_spaces.axes import Axis, Values
+from search_spaces.designs.base import DESIGNS, Design, Pair, Point
+from search_spaces.limits import check_limits, train_size
+from search_spaces.schema import merge
+from search_spaces.space import Substitution, parse_space
+from search_spaces.yaml_text import dump, parse
+from trials import fields, usercode
+from trials.errors import UserError, did_you_mean
+from trials.fields import check, choice, count, declared, real
+from trials.measure import Measure
+from trials.spec import GROUPS, TrialSpec, column, column_types, parse_trial
+
+Observe = Callable[[list[str]], list[Mapping[str, Any] | None]]
+MAX_BYTES = 1_000_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_BUNDLED = files("search_spaces") / "studies"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one worker takes."""
+
+    cpu: float = real(1.0, low=0, open_low=True, help="CPU cores of a worker")
+    gpu: float = real(0.0, low=0, help="GPUs of a worker; a fraction shares one")
+
+
+@dataclass(frozen=True)
+class _Run:
+    device: str = choice("auto", ("auto", "cpu", "cuda"), help="where trials run; auto is a GPU if there is one")
+    retries: int = count(1, low=0, high=100, help="how often a failed trial is tried again at once")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study. Make one with ``load_study``."""
+
+    name: str
+    question: str
+    source: str
+    base: TrialSpec
+    axes: tuple[Axis, ...]
+    design: Design
+    measure: Measure
+    analysis: list[dict[str, Any]]
+    resources: Resources
+    device: str
+    retries: int
+    folder: Path  # where the user's own code is looked for, after the working directory
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of each point."""
+        found = [axis.values for axis in self.axes if axis.path == ("seed",) and isinstance(axis, Values)]
+        return found[0] if found else (self.base.seed,)
+
+    @cached_property
+    def searched(self) -> tuple[Axis, ...]:
+        """The axes without the seed: the dimensions of a point."""
+        return tuple(axis for axis in self.axes if axis.path != ("seed",))
+
+    @property
+    def size(self) -> int:
+        """Number of trials, replicates included, in constant time."""
+        return self.design.size(self.searched) * len(self.seeds)
+
+    @cached_property
+    def axis_columns(self) -> list[str]:
+        """The flat columns that the axes vary. A whole component varies its name, and those of its parameters in which
+        two values of one name differ."""
+        names: list[str] = []
+        for axis in self.axes:
+            names.append(column(axis.path))
+            flats: dict[str, list[dict[str, Any]]] = {}
+            for spec in self._components(axis):
+                flats.setdefault(getattr(spec, axis.path[0])["name"], []).append(spec.flat())
+            for same_name in flats.values():
+                names += [name for name in same_name[0] if len({flat.get(name) for flat in same_name}) > 1]
+        return list(dict.fromkeys(names))
+
+    @cached_property
+    def column_types(self) -> dict[str, pa.DataType]:
+        """The Arrow type of each flat config column over all trials of the study."""
+        types: dict[str, pa.DataType] = {}
+        for spec in [self._substitute.first(), *(spec for axis in self.axes for spec in self._components(axis))]:
+            for name, kind in column_types(spec.flat()).items():
+                known = types.setdefault(name, kind)
+                if known != kind and {known, kind} != {pa.int64(), pa.float64()}:
+                    raise UserError(f"space: {name} is {known} in some trials and {kind} in others; give it one type")
+                if known != kind:
+                    types[name] = pa.float64()
+        return types
+
+    def train_size(self, task: Mapping[str, Any]) -> int | None:
+        """Number of training samples of a task of this study; None where every batch is fresh."""
+        return train_size(task)
+
+    def trials(self, observe: Observe) -> Iterator[TrialSpec | None]:
+        """Every trial, in the order in which they are to start. None means: wait until all trials given so far have
+        results, then ask again.
+
+        ``observe`` gives each trial's row of the trials table by its id, or None if it is not there yet; only adaptive
+        designs call it. The stream is a pure function of what ``observe`` gives.
+        """
+        def results(pairs: Sequence[Pair]) -> list[Mapping[str, Any] | None]:
+            return observe([self._trial(*pair).trial_id for pair in pairs])
+
+        for pair in self.design.stream(self.searched, self.seeds, results):
+            yield None if pair is None else self._trial(*pair)
+
+    def _trial(self, point: Point, seed: int) -> TrialSpec:
+        return self._substitute((*point, seed))
+
+    @cached_property
+    def _substitute(self) -> Substitution:
+        return Substitution(self.base, (*self.searched, Values(("seed",), self.seeds)))
+
+    def _components(self, axis: Axis) -> list[TrialSpec]:
+        """A trial for each value of a whole-component axis; none for other axes."""
+        if axis.path[0] not in GROUPS or len(axis.path) > 1:
+            return []
+        return [self._substitute.first(axis, value) for value in axis.extremes]
+
+    def resolved(self) -> str:
+        """The study as YAML with every default filled in; loading it gives the same trials."""
+        design = next(name for name, cls in DESIGNS.classes.items() if cls is type(self.design))
+        return dump({
+            "study": self.name, "question": self.question, "source": self.source, "trial": asdict(self.base),
+            "space": {".".join(axis.path): axis.form() for axis in self.axes},
+            "design": {"name": design, **asdict(self.design)},  # type: ignore[call-overload]
+            "measure": asdict(self.measure), "analysis": self.analysis, "resources": asdict(self.resources),
+            "device": self.device, "retries": self.retries,
+        })
+
+
+def load_study(ref: str, overrides: Sequence[str] = ()) -> Study:
+    """The bundled study called ``ref``, or the one in the YAML file ``ref``, with ``key=value`` overrides put in.
+
+    Raises UserError, in one line that begins with the file, for anything that is not as it should be.
+    """
+    text, label, folder = _read(ref)
+    usercode.search_in(folder)
+    try:
+        return _study(merge(parse(text), overrides), folder)
+    except UserError as error:
+        raise UserError(f"{label}: {' '.join(str(error).split())}") from error
+
+
+def list_studies() -> dict[str, Study]:
+    """Every bundled study by name."""
+    return {name: load_study(name) for name in _bundled()}
+
+
+def _bundled() -> list[str]:
+    return sorted(item.name.removesuffix(".yaml") for item in _BUNDLED.iterdir() if item.name.endswith(".yaml"))
+
+
+def _read(ref: str) -> tuple[str, str, Path]:
+    """Text, label for messages, and folder of a study."""
+    if ref in _bundled():
+        return (_BUNDLED / f"{ref}.yaml").read_text(encoding="utf-8"), f"{ref}.yaml", Path.cwd()
+    path = Path(ref)
+    if not path.is_file():
+        if path.suffix in (".yaml", ".yml"):
+            near = [str(path.with_name(item.name)) for item in path.parent.glob("*.y*ml")]
+            raise UserError(f"{ref}: no such file; {did_you_mean(ref, near)}")
+        raise UserError(f"{ref}: no bundled study has this name, and no file; {did_you_mean(ref, _bundled())}")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise UserError(f"{ref}: expected at most {MAX_BYTES:,} bytes; this is not a study")
+        return data.decode("utf-8"), ref, path.resolve().parent
+    except OSError as error:
+        raise UserError(f"{ref}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{ref}: expected UTF-8 text, got byte {data[error.start]:#04x} at {error.start}") from None
+
+
+def _study(config: Mapping[str, Any], folder: Path) -> Study:
+    if not _NAME.fullmatch(config["study"]):
+        raise UserError(f"study: expected a name of at most 100 letters, digits, '_', '-' and '.' that begins with a "
+                        f"letter or digit, got {config['study']!r}")
+    for i, item in enumerate(config["analysis"]):
+        if not isinstance(item, Mapping):
+            raise UserError(f"analysis[{i}]: expected a mapping of keys to values, got {item!r}")
+    base = parse_trial(config["trial"])
+    axes = parse_space(config["space"], config["trial"], base)
+    check_limits(base, axes)
+    given = {"name": "grid", **config["design"]}
+    design = fields.parse(DESIGNS.get(given.pop("name"), "design.name"), given, "design")
+    device, retries = (check(declared(_Run)[key], config[key], key) for key in ("device", "retries"))
+    study = Study(
+        name=config["study"], question=config["question"], source=config["source"], base=base, axes=axes, design=design,
+        measure=fields.parse(Measure, config["measure"], "measure"), analysis=config["analysis"],
+        resources=fields.parse(Resources, config["resources"], "resources"), device=device, retries=retries,
+        folder=folder)
+    design.check(study.searched)
+    for axis in axes:
+        ids = [spec.trial_id for spec in study._components(axis)]
+        for i, trial_id in enumerate(ids):
+            if (first := ids.index(trial_id)) != i:
+                raise UserError(f"space.{axis.path[0]}.values[{i}]: the same as values[{first}] once the other axes are "
+                                "put in; remove one")
+    study.column_types  # noqa: B018 - two types in one column are an error now, not after the first trial
+    return study

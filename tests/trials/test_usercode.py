@@ -1,0 +1,134 @@
+"""The user's own models and tasks: how they are found, what they may be called, and that they hide nothing of ours."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trials import usercode
+from trials.errors import UserError
+
+MODEL = "def net(input_shape, outputs, width=4):\n    return (input_shape, outputs, width)\nNOT_A_FUNCTION = 3\n"
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch):
+    """Undo what loading leaves behind."""
+    monkeypatch.setattr(usercode, "_folders", [])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    modules = set(sys.modules)
+    yield
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with a model file in it."""
+    (tmp_path / "mymodel.py").write_text(MODEL)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def error_of(name, place="trial.model.name"):
+    with pytest.raises(UserError) as error:
+        usercode.load(name, place)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ["mymodel.py:net", "mymodel:net", "{}/mymodel.py:net"])
+def test_file_module_and_absolute_path(folder, name):
+    name = name.format(folder)
+    assert usercode.is_usercode(name) and not usercode.is_usercode("mlp")
+    assert usercode.load(name, "x")((3,), 2) == ((3,), 2, 4)
+    assert usercode.load(name, "x") is usercode.load(name, "x")
+
+
+def test_search_in_comes_after_the_working_directory(folder, tmp_path_factory):
+    beside = tmp_path_factory.mktemp("study")
+    (beside / "mymodel.py").write_text("def net(): return 'beside the study'\n")
+    (beside / "only_there.py").write_text("def net(): return 'only there'\n")
+    usercode.search_in(beside)
+    assert usercode.load("mymodel.py:net", "x")((3,), 2) == ((3,), 2, 4)
+    assert usercode.load("only_there.py:net", "x")() == "only there"
+    assert usercode.load("only_there:net", "x")() == "only there"
+
+
+def test_two_files_of_one_name_are_two_modules(folder):
+    (folder / "other").mkdir()
+    (folder / "other" / "mymodel.py").write_text("def net(): return 'other'\n")
+    assert usercode.load("other/mymodel.py:net", "x")() == "other"
+    assert usercode.load("mymodel.py:net", "x")((3,), 2) == ((3,), 2, 4)
+
+
+def test_a_file_may_import_its_neighbours(folder):
+    (folder / "sub").mkdir()
+    (folder / "sub" / "a_neighbour.py").write_text("VALUE = 5\n")
+    (folder / "sub" / "m.py").write_text("from a_neighbour import VALUE\ndef net(): return VALUE\n")
+    assert usercode.load("sub/m.py:net", "x")() == 5
+
+
+@pytest.mark.parametrize("name", ["sub/m.py:net", "mymodel:net"])
+def test_folders_are_appended_to_the_path(folder, name):
+    (folder / "sub").mkdir()
+    (folder / "sub" / "m.py").write_text(MODEL)
+    before = list(sys.path)
+    usercode.load(name, "x")
+    added = str(folder if name == "mymodel:net" else folder / "sub")
+    assert sys.path[: len(before)] == before and sys.path[-1] == added
+    usercode.load(name, "x")
+    assert sys.path.count(added) == 1
+
+
+def test_folders_called_like_ours_hide_nothing(tmp_path):
+    """In a fresh process, as the command line starts one: only then are our packages not yet imported."""
+    for package in ("analysis", "trials", "search_spaces", "orchestrator", "cluster"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise RuntimeError('this is the user\\'s own folder')\n")
+    (tmp_path / "m.py").write_text(MODEL)
+    script = (f"from trials import usercode; usercode.load({str(tmp_path / 'm.py:net')!r}, 'x')\n"
+              f"usercode.search_in({str(tmp_path)!r}); usercode.load('m:net', 'x')\n"
+              "from importlib.util import find_spec\n"
+              "for name in ('analysis', 'cluster', 'orchestrator', 'search_spaces', 'trials'):\n"
+              "    print(find_spec(name).submodule_search_locations[0])")
+    done = subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ours = Path(usercode.__file__).parents[1]
+    assert [Path(path).parent for path in done.stdout.split()] == [ours] * 5
+
+
+def test_errors(folder):
+    assert error_of("nothere.py:net").startswith("trial.model.name: no file 'nothere.py' in " + str(folder))
+    assert error_of("nothere:net") == ("trial.model.name: module 'nothere' cannot be imported: "
+                                       "ModuleNotFoundError: No module named 'nothere'")
+    assert error_of("mymodel.py:nett") == ("trial.model.name: mymodel.py has no function 'nett'; did you mean 'net'?")
+    assert error_of("mymodel.py:NOT_A_FUNCTION").startswith("trial.model.name: mymodel.py has no function")
+
+
+@pytest.mark.parametrize(("source", "said"), [("1/0", "ZeroDivisionError: division by zero"),
+                                              ("def f(:", "SyntaxError"), ("import nothere", "ModuleNotFoundError")])
+def test_broken_file(folder, source, said):
+    (folder / "broken.py").write_text(source)
+    message = error_of("broken.py:net")
+    assert message.startswith(f"trial.model.name: {folder / 'broken.py'} cannot be imported: ") and said in message
+    (folder / "broken.py").write_text(MODEL)  # mended: the failed import was not kept
+    assert usercode.load("broken.py:net", "x")((3,), 2) == ((3,), 2, 4)
+
+
+def test_check_params(folder):
+    usercode.check_params("mymodel.py:net", {}, 2, "x")
+    usercode.check_params("mymodel.py:net", {"width": 3}, 2, "x")
+    for params, leading, said in [({"widht": 3}, 2, "widht"), ({}, 0, "input_shape"), ({"outputs": 1}, 2, "outputs")]:
+        with pytest.raises(UserError, match=r"^trial.model: mymodel.py:net\(input_shape, outputs, width=4\) does not "
+                                            f"take these parameters: .*{said}"):
+            usercode.check_params("mymodel.py:net", params, leading, "trial.model")
+
+
+def test_fingerprint_follows_the_source(folder):
+    first = usercode.fingerprint(["mymodel.py:net", "digits"])
+    assert first is not None and first == usercode.fingerprint(["mymodel.py:net"])
+    (folder / "mymodel.py").write_text(MODEL + "# changed\n")
+    assert usercode.fingerprint(["mymodel.py:net"]) != first
+    assert usercode.fingerprint(["digits", "mlp"]) is None

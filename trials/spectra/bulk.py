@@ -1,0 +1,102 @@
+"""The Marchenko-Pastur bulk of a matrix and the spikes above it.
+
+Spikes are counted upward (Kritchman & Nadler 2009): with k spikes taken away the rest of noise is that of an
+(N - k) x (M - k) matrix, so sigma_k^2 = N sum_{i > k} lambda_i / ((N - k)(M - k)), and eigenvalue k + 1 is a spike if
+it exceeds the Tracy-Widom quantile of such noise; the first one that does not ends the count. The noise level never
+has the spikes in it, and no search over sigma is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trials.columns import number, whole
+from trials.spectra.eigen import Group, Spectrum
+from trials.spectra.marchenko_pastur import cdf, edges
+from trials.spectra.tracy_widom import center_scale, largest_noise_ratio
+
+RATE = 0.01  # pure noise shows a spike this often
+SMALLEST = 4  # fewer columns make no bulk
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """The fit of each matrix of a stack, [K] each: ``spikes`` int64, ``variance`` sigma^2, ``fitted`` bool.
+
+    ``variance`` is NaN where ``fitted`` is False: fewer than 4 columns or a singular matrix. ``spikes`` = ceil(M / 2)
+    says that there is no bulk: the fit then describes the lower half of the eigenvalues, badly.
+    """
+
+    spikes: Tensor
+    variance: Tensor
+    fitted: Tensor
+
+
+def fit(spectrum: Spectrum) -> Bulk:
+    """Fit every matrix of the stack at once; a scan over the number of spikes in cumulative sums."""
+    lam, (rows, cols) = spectrum.eigenvalues, spectrum.shape
+    fitted = (spectrum.rank == cols) & (cols >= SMALLEST)
+    rest = lam.flip(-1).cumsum(-1).flip(-1)
+    threshold = torch.as_tensor(largest_noise_ratio(rows, cols, RATE), device=lam.device)
+    most = len(threshold)
+    noise = lam[:, :most] <= threshold * rest[:, :most]
+    spikes = torch.where(noise.any(-1), noise.int().argmax(-1), torch.full_like(spectrum.rank, most))
+    spikes = spikes.clamp(max=cols - 1)
+    left = rest.gather(-1, spikes[:, None])[:, 0]
+    variance = left * rows / ((rows - spikes) * (cols - spikes))
+    return Bulk(spikes, torch.where(fitted, variance, torch.nan), fitted)
+
+
+def distance(spectrum: Spectrum) -> Tensor:
+    """[K] Kolmogorov-Smirnov distance of the bulk eigenvalues from the fitted Marchenko-Pastur law.
+
+    The bulk left by k spikes follows the law of ratio (M - k) / (N - k) and variance sigma^2 (N - k) / N.
+    """
+    lam, (rows, cols) = spectrum.eigenvalues, spectrum.shape
+    bulk = spectrum.shared(fit)
+    n, m = (rows - bulk.spikes)[:, None], (cols - bulk.spikes)[:, None]
+    model = cdf(lam * rows / (bulk.variance[:, None] * n), (m / n).to(lam.dtype))
+    above = torch.arange(cols, device=lam.device) - bulk.spikes[:, None]
+    middle = 1.0 - (above + 0.5) / m  # of the step of the empirical function at each eigenvalue
+    gap = (model - middle).abs() + 0.5 / m
+    return torch.where(above >= 0, gap, 0.0).amax(-1)
+
+
+def metrics(spectrum: Spectrum) -> dict[str, Tensor]:
+    """Each column of this group as a tensor [K]; NaN where there is no fit (see ``Bulk``)."""
+    lam, (rows, cols) = spectrum.eigenvalues, spectrum.shape
+    bulk = spectrum.shared(fit)
+    low, high = edges(cols / rows)
+    top = lam[:, 0]
+    center, scale = (float(value) for value in center_scale(rows, cols))
+    left = torch.where(torch.arange(cols, device=lam.device) >= bulk.spikes[:, None], lam, 0.0).sum(-1)
+    nan = torch.full_like(top, torch.nan)
+    return {
+        "lambda_plus": bulk.variance * high,
+        "lambda_minus": bulk.variance * low,
+        "sigma_mp": bulk.variance.sqrt(),
+        "sigma_bulk": torch.where(bulk.fitted, (left / (cols - bulk.spikes)).sqrt(), nan),
+        "mp_softrank": (bulk.variance * high / top).clamp(max=1.0),
+        "mp_distance": distance(spectrum),
+        "n_spikes": torch.where(bulk.fitted, bulk.spikes.to(lam.dtype), nan),
+        "tw_gap": (top * rows / bulk.variance - center) / scale,
+    }
+
+
+GROUP = Group(
+    columns=(
+        number("lambda_plus", "upper Marchenko-Pastur edge sigma_mp^2 (1 + Q^(-1/2))^2"),
+        number("lambda_minus", "lower Marchenko-Pastur edge sigma_mp^2 (1 - Q^(-1/2))^2"),
+        number("sigma_mp", "standard deviation of the noise entries, from the bulk without its spikes"),
+        number("sigma_bulk", "square root of the mean eigenvalue below the spikes"),
+        number("mp_softrank", "lambda_plus / lambda_max, at most 1"),
+        number("mp_distance", "Kolmogorov-Smirnov distance of the bulk from its Marchenko-Pastur law"),
+        whole("n_spikes", "eigenvalues above the bulk, at 1% false positives on noise; ceil(M / 2) says: no bulk"),
+        number("tw_gap", "lambda_max minus the finite-size edge, in Tracy-Widom scales; noise gives -1.2 +- 1.3"),
+    ),
+    function=metrics,
+    why={"sigma_mp": "no Marchenko-Pastur fit: fewer than 4 columns or singular"},
+)

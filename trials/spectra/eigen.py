@@ -1,0 +1,96 @@
+"""Eigenvalues of a whole stack of equally shaped weight matrices, and what every group of metrics starts from.
+
+Shape suffixes here and in the other files of this package: K matrices of a stack, N rows and M columns (N >= M).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from trials.columns import Column
+
+T = TypeVar("T")
+EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """A stack of matrices W and the eigenvalues of X = W^T W / N.
+
+    weights: [K, N, M] with N >= M, in the given dtype; a matrix that cannot be measured is replaced by zeros.
+    eigenvalues: [K, M] float64, descending, not negative. They come from the Gram matrix, so each is exact to about
+    ``resolution`` = N eps lambda_max (eps = 2.2e-16): singular values below 1e-8 sqrt(N) of the largest are rounding.
+    sound: [K] bool, False for a matrix with NaN or infinite entries (or entries too large to square).
+    """
+
+    weights: Tensor
+    eigenvalues: Tensor
+    sound: Tensor
+    _shared: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, stack: Tensor) -> Spectrum:
+        """The spectrum of a stack [K, N, M] or [K, M, N] with at least one entry a matrix."""
+        weights = stack if stack.shape[-2] >= stack.shape[-1] else stack.mT
+        gram = _gram(weights)
+        sound = gram.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)
+        if not bool(sound.all()):
+            weights = torch.where(sound[:, None, None], weights, torch.zeros_like(weights))
+            gram = torch.where(sound[:, None, None], gram, torch.zeros_like(gram))
+        eigenvalues = torch.linalg.eigvalsh(gram).flip(-1).clamp(min=0.0)
+        return cls(weights, eigenvalues, sound)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, M)."""
+        return self.weights.shape[-2], self.weights.shape[-1]
+
+    @property
+    def resolution(self) -> Tensor:
+        """[K] the size below which an eigenvalue is rounding: N eps lambda_max."""
+        return self.eigenvalues[:, 0] * (self.shape[0] * EPS)
+
+    @property
+    def rank(self) -> Tensor:
+        """[K] int64: eigenvalues above the resolution."""
+        return (self.eigenvalues > self.resolution[:, None]).sum(-1)
+
+    def shared(self, function: Callable[[Spectrum], T]) -> T:
+        """``function(self)``, computed once: what several groups of metrics build on."""
+        if function not in self._shared:
+            self._shared[function] = function(self)
+        result: T = self._shared[function]
+        return result
+
+
+def _gram(weights: Tensor) -> Tensor:
+    """[K, N, M] -> W^T W / N, [K, M, M] float64, of which only the lower triangle is filled (all eigvalsh reads)."""
+    rows, cols = weights.shape[-2:]
+    weights = weights.to(torch.float64)
+    if cols < 256:
+        return (weights.mT @ weights) / rows
+    # A product of whole halves would compute the upper triangle too; a few column blocks save most of that.
+    gram = weights.new_zeros((*weights.shape[:-2], cols, cols))
+    block = -(-cols // 4)
+    for start in range(0, cols, block):
+        stop = min(start + block, cols)
+        gram[..., start:, start:stop] = weights[..., start:].mT @ weights[..., start:stop]
+    return gram.div_(rows)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Metrics that are computed together: one file of this package has one, called ``GROUP``.
+
+    ``function`` maps a Spectrum to a tensor [K] for each column; NaN is null. ``why`` maps some columns to the reason
+    given in a row where they are null; the first such column speaks for the group.
+    """
+
+    columns: tuple[Column, ...]
+    function: Callable[[Spectrum], Mapping[str, Tensor]]
+    why: Mapping[str, str]
