@@ -29,19 +29,19 @@ def spectra_figure(tables: Tables, layer: str | None = None, axis: str | None = 
     layers = layers.merge(stored, on=["trial_id", "step", "layer"])
     if layers.empty:
         raise UserError(f"{tables.place}: no eigenvalues were kept; set measure.eigenvalues to last and run again")
-    layer = layer or main_layer(layers)
-    if layer not in set(layers["layer"]):
-        raise UserError(f"{tables.place}: no spectra of a layer called {layer!r}; {did_you_mean(layer, layers['layer'])}")
-    swept = cell_axes(tables)
-    axis = axis or (swept[0] if swept else "seed")
-    if axis not in tables.axes:
+    layer, known = layer or main_layer(layers), set(layers["layer"])
+    if layer not in known:
+        raise UserError(f"{tables.place}: no spectra of a layer called {layer!r}; {did_you_mean(layer, known)}")
+    if axis is not None and axis not in tables.axes:
         raise UserError(f"{tables.place}: no axis called {axis!r}; {did_you_mean(axis, tables.axes)}")
-    rows, fixed = _pick(layers[layers["layer"] == layer].merge(tables.trials[["trial_id", *tables.axes]]),
-                        axis, [other for other in tables.axes if other != axis], count)
+    axis = axis or [*cell_axes(tables), "seed"][0]
+    others = [other for other in tables.axes if other != axis]
+    rows, fixed = _pick(layers[layers["layer"] == layer].merge(tables.trials[["trial_id", axis, *others]]),
+                        axis, others, count)
     kept = tables.table("spectra", ["trial_id", "step", "eigenvalues"],
                         (pc.field("layer") == layer) & pc.field("trial_id").isin(rows["trial_id"].tolist()))
     rows = rows.merge(kept, on=["trial_id", "step"])
-    where = ", ".join(f"{label(name)} {short(value)}" for name, value in fixed.items())
+    where = ", ".join(f"{label(name, unit=False)} {short(value)}" for name, value in fixed.items())
     title = f"{tables.name}: spectrum of {layer} ({rows['rows'].iloc[0]} × {rows['cols'].iloc[0]}) after training"
     note = (f"A single trial a panel{f' ({where})' if where else ''}. Bars: density of its eigenvalues; curve: "
             "Marchenko-Pastur bulk; dotted: its edge; triangles: eigenvalues beyond the edge.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from analysis.load import Tables
-from analysis.style import GREY, LINES, is_numeric, label, log_spaced, make_log, sheet, short, spans_decades
+from analysis.style import COLORS, GREY, LINES, is_numeric, label, log_spaced, make_log, sheet, short, spans_decades
 from analysis.summary import FINISHED, cell_axes, ends, last_layers
 
 
@@ -50,8 +50,10 @@ def _curves(tables: Tables, layers: Sequence[str] | None, axis: str) -> Figure:
     note = f"{_counts(trials)} Small dots: single trials; {'lines' if numeric else 'large'}: their means."
     if (trials["status"] == "diverged").any():
         note += " Crosses: some trials diverged."
+    if "alpha" in metrics:
+        note += r" $\alpha$ is fitted whether or not the tail is a power law: see its alpha_D."
     with sheet(-(-count // columns), columns, f"{tables.name}: after training, by {label(axis, unit=False)}", note) as (
-            _, panels):
+            figure, panels):
         for panel in panels[count:]:
             panel.remove()
         *spectral, training = panels[:count]
@@ -59,18 +61,30 @@ def _curves(tables: Tables, layers: Sequence[str] | None, axis: str) -> Figure:
             for layer, look in zip(layers, LINES, strict=False):
                 _line(panel, trials, axis, f"{layer}.{metric}", layer, look)
             _finish(panel, trials[axis], axis, metric)
-        for part, look in (("train", LINES[5]), ("test", (LINES[6][0], "o", "-"))):
+        for part, look in (("train", (COLORS[5], "D", "--")), ("test", (COLORS[6], "o", "-"))):
             _line(training, trials, axis, f"{part}_{quantity}", part, look)
         _finish(training, trials[axis], axis, quantity)
         _cross_out(training, trials, axis)
         for panel in {panels[0], training}:
             panel.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0.1, columnspacing=1.2)
-    return panels[0].figure
+    return figure
 
 
 def _positions(values: pd.Series) -> pd.Series:
     """Where values go on an axis: numbers where they are, categories one after another in sorted order."""
-    return values if is_numeric(values) else values.rank(method="dense") - 1
+    return values if is_numeric(values) else values.map(short).rank(method="dense") - 1
+
+
+def _place(panel: Axes, which: Literal["x", "y"], values: pd.Series) -> None:
+    """The scale of an axis for these values, and the names of categories."""
+    if is_numeric(values):
+        if log_spaced(values.drop_duplicates()):
+            make_log(panel, which)
+        return
+    axis = panel.xaxis if which == "x" else panel.yaxis
+    names = values.groupby(_positions(values)).first()
+    axis.set_ticks(names.index, labels=[short(name) for name in names])
+    axis.set_view_interval(-0.5, len(names) - 0.5, ignore=True)
 
 
 def _line(panel: Axes, trials: pd.DataFrame, axis: str, column: str, name: str, look: tuple[str, str, str]) -> None:
@@ -94,19 +108,14 @@ def _cross_out(panel: Axes, trials: pd.DataFrame, axis: str) -> None:
 def _finish(panel: Axes, values: pd.Series, axis: str, name: str) -> None:
     """Scales, ticks and labels."""
     if spans_decades(np.concatenate([line.get_ydata() for line in panel.lines])):
-        make_log(panel.yaxis)
+        make_log(panel, "y")
     panel.set_ylabel(label(name))
     panel.set_xlabel("" if axis == "study" else label(axis))
-    x = _positions(values)
-    if is_numeric(values) and log_spaced(x.drop_duplicates()):
-        make_log(panel.xaxis)
-    found = values.groupby(x).first()
-    labels = [short(value) for value in found]
-    if not is_numeric(values):
-        panel.set_xticks(found.index, labels)
-        panel.set_xlim(-0.5, len(found) - 0.5)
-    elif len(found) <= 12 and max(map(len, labels)) <= 4:
-        panel.set_xticks(found.index, _thinned(panel, found.index.to_numpy(float), labels))
+    _place(panel, "x", values)
+    ticks = np.sort(values.unique())
+    labels = [short(value) for value in ticks]
+    if is_numeric(values) and len(ticks) <= 12 and max(map(len, labels)) <= 4:
+        panel.set_xticks(ticks, _thinned(panel, ticks, labels))
         panel.xaxis.set_minor_locator(NullLocator())
 
 
@@ -135,7 +144,7 @@ def _maps(tables: Tables, layers: Sequence[str] | None, x: str, y: str, others: 
     grid = 2 * len(trials[[x, y]].drop_duplicates()) >= trials[x].nunique() * trials[y].nunique()
     note = f"{_counts(trials)} {'Means over all trials of a cell' if grid else 'A point a trial'}"
     if others:
-        note += f"; {', '.join(label(axis, unit=False) for axis in others)} vary too"
+        note += f"; not shown: {', '.join(label(axis, unit=False) for axis in others)}"
     note += f". {'Hatched' if grid else 'Crosses'}: no trial finished." if trials[quantity].isna().any() else "."
     title = f"{tables.name}: after training, by {label(x, unit=False)} and {label(y, unit=False)}"
     with sheet(1, len(panes), title, note) as (figure, panels):
@@ -169,13 +178,12 @@ def _map(panel: Axes, trials: pd.DataFrame, x: str, y: str, column: str, **color
 def _scatter(panel: Axes, trials: pd.DataFrame, x: str, y: str, column: str, **colors: Any) -> ScalarMappable:
     """Every trial as a point, a cross where it has no value: for designs that fill a space without a grid."""
     known = trials[column].notna()
-    places = [(_positions(trials[axis])) for axis in (x, y)]
-    drawn = panel.scatter(*(place[known] for place in places), c=trials.loc[known, column], s=10, edgecolors=GREY,
-                          linewidths=0.3, **colors)
-    panel.scatter(*(place[~known] for place in places), marker="x", color=GREY, s=8, linewidths=0.7)
-    for axis, place in zip((panel.xaxis, panel.yaxis), places, strict=True):
-        if log_spaced(place):
-            make_log(axis)
+    at_x, at_y = _positions(trials[x]), _positions(trials[y])
+    drawn = panel.scatter(at_x[known], at_y[known], c=trials.loc[known, column], s=10, edgecolors=GREY, linewidths=0.3,
+                          **colors)
+    panel.scatter(at_x[~known], at_y[~known], marker="x", color=GREY, s=8, linewidths=0.7)
+    _place(panel, "x", trials[x])
+    _place(panel, "y", trials[y])
     return drawn
 
 

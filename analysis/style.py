@@ -5,13 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -24,15 +23,17 @@ LINES = tuple(zip(COLORS, "os^DvPX", ("-", "--", "-.", ":", "-", "--", "-."), st
 
 LABELS = {
     "batch_size": "batch size (samples)", "lr": "learning rate", "budget_epochs": "epochs", "budget_steps": "steps",
-    "stable_rank": r"stable rank  $\|W\|_F^2\,/\,\|W\|_2^2$", "mp_softrank": r"MP soft rank  $\lambda_+/\lambda_{\max}$",
+    "stable_rank": r"stable rank  $\|W\|_F^2\,/\,\|W\|_2^2$",
+    "mp_softrank": r"MP soft rank  $\lambda_+/\lambda_{\max}$",
     "alpha": r"power-law exponent  $\alpha$",
 
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "legend.fontsize": 7.5, "xtick.labelsize": 7,
     "ytick.labelsize": 7, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
     "xtick.minor.width": 0.4, "ytick.minor.width": 0.4, "lines.linewidth": 1.3, "lines.markersize": 4,
-    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left",
+    "legend.frameon": False, "legend.handlelength": 2.8,
     "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.5, "axes.axisbelow": True, "hatch.linewidth": 0.5,
     "mathtext.fontset": "dejavusans",
 }
@@ -83,9 +84,10 @@ def log_spaced(values: pd.Series) -> bool:
     return bool(abs(np.log(middle / low) / np.log(high / low) - 0.5) < abs((middle - low) / (high - low) - 0.5))
 
 
-def make_log(axis: Axis) -> None:
+def make_log(panel: Axes, which: Literal["x", "y"]) -> None:
     """A log scale with plain numbers (1, 2, 5, 10) where it spans few decades, powers of ten where many."""
-    (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
+    panel.set(**{f"{which}scale": "log"})
+    axis = panel.xaxis if which == "x" else panel.yaxis
     low, high = axis.get_view_interval()
     if high < 10**2.5 * low:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 from rich import box
 from rich.markup import escape
@@ -30,7 +31,7 @@ def last_layers(tables: Tables, metrics: Sequence[str] = SPECTRAL) -> pd.DataFra
     and ``metrics``. Layers come in the order of the model."""
     ids = tables.trials.loc[tables.trials["status"].isin(FINISHED), "trial_id"]
     layers = tables.table("layers", ["trial_id", "step", "layer", "rows", "cols", *metrics],
-                          pc.field("trial_id").isin(ids.tolist()))
+                          pc.field("trial_id").isin(pa.array(ids, pa.string())))
     return layers[layers["step"] == layers.groupby("trial_id")["step"].transform("max")]
 
 

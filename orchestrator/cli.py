@@ -6,53 +6,82 @@ import argparse
 import importlib
 import os
 import sys
+from typing import NoReturn
 
 from rich.console import Console
+from rich.text import Text
 
 from cluster.connection import ClusterError
 from orchestrator.version import VERSION
-from trials.errors import UserError
 
-VERBS = ("list", "plan", "run", "submit", "status", "query", "doctor")
-DONE, FAILED, BAD_INPUT = 0, 1, 2
+# Only the module of the verb that is asked for is imported: together they bring torch, Ray and matplotlib.
+VERBS = {
+    "list": "studies, and the tasks, models, optimizers, knobs, designs and metrics there are",
+    "plan": "a dry run: trials, what is done, about how long the rest takes",
+    "run": "run or continue a study here",
+    "submit": "run a study on a Ray cluster that is up",
+    "status": "how far a study is, and what failed with its reason",
+    "query": "SQL over a study's results",
+    "doctor": "what this machine or cluster offers, and what is missing",
+}
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0 done, 1 trials failed, 2 bad input, 130 interrupted."""
-    args = parser().parse_args(argv)
-    console = Console(soft_wrap=True)
+    words = sys.argv[1:] if argv is None else argv
+    verb = top_parser().parse_args(words[:1]).verb
+    from trials.errors import UserError
+
     try:
-        status: int = args.main(args, console)
+        module = importlib.import_module(f"orchestrator.commands.{verb}")
+        parser = Parser(prog=f"phasesweep {verb}", description=module.__doc__, epilog=f"example:\n  {module.EXAMPLE}",
+                        formatter_class=argparse.RawDescriptionHelpFormatter)
+        module.add(parser)
+        status: int = module.main(parser.parse_intermixed_args(words[1:]), _Console(soft_wrap=True, emoji=False))
+        sys.stdout.flush()
         return status
     except (UserError, ClusterError) as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]phasesweep: {_plain(error)}", highlight=False)
+        complain(str(error))
         return BAD_INPUT
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # piped into head, say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
 
 
-def parser() -> argparse.ArgumentParser:
-    """The argument parser of all verbs."""
-    top = argparse.ArgumentParser(
-        prog="phasesweep", description="Sweep how training regularizes itself; every verb has --help with an example.")
+def top_parser() -> Parser:
+    """The parser of the first word."""
+    verbs = "\n".join(f"  {name:<8} {help}" for name, help in VERBS.items())
+    top = Parser(prog="phasesweep", usage="phasesweep [-h] [--version] VERB ...",
+                 description="Sweep how training regularizes itself.\n\nverbs (each has --help with an example):\n" + verbs,
+                 epilog="examples:\n  phasesweep list\n  phasesweep plan batch_size_phases\n"
+                        "  phasesweep run batch_size_phases",
+                 formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--version", action="version", version=f"phasesweep {VERSION}")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name in VERBS:
-        module = importlib.import_module(f"orchestrator.commands.{name}")
-        verb = verbs.add_parser(name, help=module.HELP, description=module.__doc__,
-                                epilog=f"example:\n  {module.EXAMPLE}",
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
-        module.add(verb)
-        verb.set_defaults(main=module.main)
+    top.add_argument("verb", choices=VERBS, metavar="VERB", help=argparse.SUPPRESS)
     return top
 
 
-def _plain(error: Exception) -> str:
-    """The message as one line, with nothing in it taken for markup."""
-    return " ".join(str(error).split()).replace("[", r"\[")
+class Parser(argparse.ArgumentParser):
+    """Complains in one line, like everything else."""
+
+    def error(self, message: str) -> NoReturn:
+        complain(f"{message}; see `{self.prog} --help`")
+        self.exit(BAD_INPUT)
+
+
+def complain(message: str) -> None:
+    """Print a message to the standard error in one line."""
+    line = Text("phasesweep: " + " ".join(message.split()), style="red")
+    Console(stderr=True, soft_wrap=True, highlight=False).print(line)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Raise what rich would make an exit status 1 of, which here means failed trials."""
+        raise BrokenPipeError
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from orchestrator.lease import Lease
 from orchestrator.progress import SweepProgress
 from orchestrator.provenance import study_file
 from orchestrator.queue import Queue
-from orchestrator.store import Store, read_trials, stored_columns
+from orchestrator.store import Store, read_trials
 from orchestrator.survey import Survey, survey, work
 from search_spaces import Study
 from trials import records, usercode
@@ -69,10 +69,10 @@ def wanted_schemas(study: Study, folder: Folder) -> dict[str, pa.Schema]:
     """The study's schemas. A config value that differs from what is already stored counts as an axis too: tables in
     which it varies unseen would mix what must be told apart."""
     types, axes = study.column_types, list(study.axis_columns)
-    present, fixed = stored_columns(folder), study.base.flat()
-    stored = read_trials(folder, [name for name in types if name in present])
+    fixed = study.base.flat()
+    stored = read_trials(folder, list(types), skip_damaged=True)  # opening the store will repair what is damaged
     for name in types if stored.num_rows else ():
-        values = set(stored[name].unique().to_pylist()) if name in present else {None}
+        values = set(stored[name].unique().to_pylist()) if name in stored.column_names else {None}
         if name not in axes and values != {fixed.get(name)}:
             axes.append(name)
     return records.schemas(types, axes)
@@ -116,7 +116,7 @@ def _sweep(study: Study, store: Store, lease: Lease, observed: Observed, before:
 
     with connect() as cluster:
         device, resources = placement(study, cluster)
-        job = Job(study.measure, store.schemas, records.axes(store.schemas), device, resources["cpu"], study.retries,
+        job = Job(study.measure, store.schemas, tuple(store.axes), device, resources["cpu"], study.retries,
                   str(study.folder), fingerprint(study))
         queue = Queue(study.trials(observed), store.statuses, partial(work, study=study), cluster.slots(resources))
         with SweepProgress(console, before.size, before.done) as progress:

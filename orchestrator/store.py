@@ -7,9 +7,10 @@ part at the end, so that readers see no trial twice and none in halves for long:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from orchestrator import evolve, parts
 from orchestrator.folder import Folder
@@ -106,15 +107,7 @@ def read_trials(folder: Folder, columns: list[str], skip_damaged: bool = False) 
     there are no columns. Raises UserError for a damaged part, unless those are to be skipped.
     """
     found = [pa.table({})]
-    for number, tables in parts.find(folder).items():
-        if "trials" not in tables:
-            continue
-        try:
-            file = parts.load(folder, "trials", number)
-        except parts.Damaged as error:
-            if skip_damaged:
-                continue
-            raise parts.needs_repair(folder, "trials", number, error) from error
+    for file in _trials_parts(folder, skip_damaged):
         found.append(file.read(columns=[name for name in file.schema_arrow.names if name in columns]))
     result = pa.concat_tables(found, promote_options="permissive")
     return result.select([name for name in columns if name in result.column_names])
@@ -126,21 +119,19 @@ def committed(folder: Folder) -> dict[str, str]:
     return dict(zip(*(column.to_pylist() for column in table.columns), strict=True)) if table.num_columns else {}
 
 
+def _trials_parts(folder: Folder, skip_damaged: bool) -> Iterator[pq.ParquetFile]:
+    for number, tables in parts.find(folder).items():
+        try:
+            if "trials" in tables:
+                yield parts.load(folder, "trials", number)
+        except parts.Damaged as error:
+            if not skip_damaged:
+                raise parts.needs_repair(folder, "trials", number, error) from error
+
+
 def _once(table: pa.Table) -> pa.Table:
     """The first row of every trial, step and layer."""
     keys = [name for name in ("trial_id", "step", "layer") if name in table.column_names]
     numbered = table.select(keys).append_column("place", pa.array(range(table.num_rows), pa.int64()))
     first = numbered.group_by(keys).aggregate([("place", "min")])["place_min"]
     return table.take(first.sort())
-
-
-def stored_columns(folder: Folder) -> set[str]:
-    """Names of the columns of the trials table, in any of its parts; empty where there is none."""
-    names: set[str] = set()
-    for number, tables in parts.find(folder).items():
-        if "trials" in tables:
-            try:
-                names |= set(parts.load(folder, "trials", number).schema_arrow.names)
-            except parts.Damaged as error:
-                raise parts.needs_repair(folder, "trials", number, error) from error
-    return names

@@ -10,7 +10,7 @@ from typing import Any, cast
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from search_spaces.axes import expand
+from search_spaces.axes import expand, flatten
 from search_spaces.yaml_text import parse
 from trials.errors import UserError, did_you_mean
 from trials.fields import declared
@@ -23,7 +23,7 @@ class Schema:
     study: str = MISSING
     question: str = ""
     source: str = ""
-    trial: dict[str, Any] = MISSING
+    trial: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=dict)
     design: dict[str, Any] = field(default_factory=dict)
     measure: dict[str, Any] = field(default_factory=dict)
@@ -33,15 +33,17 @@ class Schema:
     retries: Any = 1
 
 
-_EXPECTED = {"str": "text", "dict[str, Any]": "a mapping of keys to values", "list[Any]": "a list"}
+_EXPECTED: dict[str, tuple[type, str]] = {
+    "str": (str, "text"), "dict[str, Any]": (dict, "a mapping of keys to values"), "list[Any]": (list, "a list")}
 # One interpolation is one whole value: text around it could double in length from line to line, and a resolver such as
 # oc.env would carry the environment into results that are shared.
-_INTERPOLATION = re.compile(r"\$\{[\w.\-\[\]]+\}")
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+|\[\d+\])*")
+_INTERPOLATION = re.compile(rf"\$\{{\.*{_KEY.pattern}\}}")
 
 
 def merge(raw: Any, overrides: Sequence[str]) -> dict[str, Any]:
-    """The study as plain data with every top-level key: ``raw`` with the overrides put in, interpolations resolved.
+    """The study as plain data with every top-level key: ``raw`` with the overrides put in, interpolations resolved, and
+    ``space`` as {dotted key: form} in the order in which it was written.
 
     An override replaces the value at its key. Raises UserError.
     """
@@ -49,7 +51,10 @@ def merge(raw: Any, overrides: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"expected a mapping with the keys {', '.join(declared(Schema))}")
     for key in raw:
         _check_top(key, key)
-    raw = {**raw, "space": expand(raw["space"])} if isinstance(raw.get("space"), Mapping) else raw
+    written: list[str] = []
+    if isinstance(raw.get("space"), Mapping):
+        written = [name for key, item in raw["space"].items() for name, _ in flatten(expand({key: item}))]
+        raw = {**raw, "space": expand(raw["space"])}
     _check_interpolations(raw, "")
     config = OmegaConf.structured(Schema)
     for key, value in raw.items():
@@ -57,9 +62,11 @@ def merge(raw: Any, overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         _override(config, override)
     plain: dict[str, Any] = _resolve(config, cast("dict[str, Any]", OmegaConf.to_container(config)), "")
-    for key in ("study", "trial"):
-        if plain[key] == MISSING:
-            raise UserError(f"{key}: missing; every study needs one")
+    if plain["study"] == MISSING:
+        raise UserError("study: missing; every study needs a name")
+    axes = dict(flatten(plain["space"]))
+    order = [name for name in written if name in axes]
+    plain["space"] = {name: axes[name] for name in dict.fromkeys([*order, *axes])}
     return plain
 
 
@@ -84,16 +91,15 @@ def _override(config: DictConfig, override: str) -> None:
 
 
 def _set(config: DictConfig, key: str, value: Any, place: str) -> None:
+    kind, noun = _EXPECTED.get(str(declared(Schema)[key].type) if key in declared(Schema) else "", (object, ""))
+    if not isinstance(value, kind):
+        raise UserError(f"{place}: expected {noun}, got {value!r}")
     try:
         OmegaConf.update(config, key, value, merge=False, force_add=True)
-    except (OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
-        if key in declared(Schema):
-            reason = f"expected {_EXPECTED[str(declared(Schema)[key].type)]}, got {value!r}"
-        elif isinstance(error, OmegaConfBaseException):
-            reason = str(error).splitlines()[0]
-        else:
-            reason = "there is a list on the way, of which [0] is the first item"
-        raise UserError(f"{place}: {reason}") from None
+    except OmegaConfBaseException as error:
+        raise UserError(f"{place}: {str(error).splitlines()[0]}") from None
+    except (ValueError, TypeError):
+        raise UserError(f"{place}: there is a list on the way, of which [0] is the first item") from None
 
 
 def _check_interpolations(value: Any, place: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from search_spaces.axes import Axis, Field, Values, distinct, flatten, parse_axis
+from search_spaces.axes import Axis, Field, Values, distinct, parse_axis
 from trials import usercode
 from trials.errors import UserError, did_you_mean
 from trials.fields import declared
@@ -27,9 +27,8 @@ from trials.spec import (
 Component = Mapping[str, Any]
 
 
-def parse_space(space: Mapping[str, Any], trial: Mapping[str, Any], base: TrialSpec) -> tuple[Axis, ...]:
-    """The axes of an expanded ``space:``; ``base`` is ``trial``, parsed. Raises UserError naming the key."""
-    forms = dict(flatten(space))
+def parse_space(forms: Mapping[str, Mapping[str, Any]], trial: Mapping[str, Any], base: TrialSpec) -> tuple[Axis, ...]:
+    """The axes of ``space``, given as {dotted key: form}; ``base`` is ``trial``, parsed. Raises UserError."""
     whole = {group: _components(group, forms[group], trial[group]) for group in GROUPS if group in forms}
     places = _places({group: whole.get(group, (getattr(base, group),)) for group in GROUPS}, base.knobs)
     keys: dict[Path, str] = {}

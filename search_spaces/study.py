@@ -201,7 +201,10 @@ def _study(config: Mapping[str, Any], folder: Path) -> Study:
     axes = parse_space(config["space"], config["trial"], base)
     check_limits(base, axes)
     given = {"name": "grid", **config["design"]}
-    design = fields.parse(DESIGNS.get(given.pop("name"), "design.name"), given, "design")
+    name = given.pop("name")
+    if not isinstance(name, str):
+        raise UserError(f"design.name: expected one of {', '.join(DESIGNS.classes)}, got {name!r}")
+    design = fields.parse(DESIGNS.get(name, "design.name"), given, "design")
     device, retries = (check(declared(_Run)[key], config[key], key) for key in ("device", "retries"))
     study = Study(
         name=config["study"], question=config["question"], source=config["source"], base=base, axes=axes, design=design,
@@ -213,7 +216,7 @@ def _study(config: Mapping[str, Any], folder: Path) -> Study:
         ids = [spec.trial_id for spec in study._components(axis)]
         for i, trial_id in enumerate(ids):
             if (first := ids.index(trial_id)) != i:
-                raise UserError(f"space.{axis.path[0]}.values[{i}]: the same as values[{first}] once the other axes are "
-                                "put in; remove one")
+                raise UserError(f"space.{axis.path[0]}.values[{i}]: the same as values[{first}] once the other axes "
+                                "are put in; remove one")
     study.column_types  # noqa: B018 - two types in one column are an error now, not after the first trial
     return study

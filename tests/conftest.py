@@ -3,7 +3,46 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
 
 # Set before Ray and OpenMP read them: two cores, quiet, and no usage reports.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# What may differ between two runs of the same trials.
+TIMES = ["wall_time", "finished_at", "elapsed", "attempts"]
+COMMAND = [sys.executable, "-m", "orchestrator.cli"]
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+Tables = Callable[[Path], "dict[str, pd.DataFrame]"]
+
+
+@pytest.fixture(scope="session")
+def cli() -> Cli:
+    """Run the command line in a process of its own and return when it ends; fails on a status other than ``status``."""
+    def run(*arguments: object, status: int = 0, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=timeout)
+        assert done.returncode == status, f"exit {done.returncode}, expected {status}\n{done.stdout}\n{done.stderr}"
+        return done
+    return run
+
+
+@pytest.fixture(scope="session")
+def stored() -> Tables:
+    """The four tables of a results folder without what depends on time, in a fixed order, for comparison."""
+    def read(results: Path) -> dict[str, pd.DataFrame]:
+        tables = {}
+        for name in ("trials", "steps", "layers", "spectra"):
+            frame = pd.read_parquet(results / name)
+            keys = [key for key in ("trial_id", "step", "layer") if key in frame.columns]
+            assert not frame.duplicated(keys).any(), f"{name}: rows that are there twice"
+            frame = frame.drop(columns=[column for column in TIMES if column in frame.columns])
+            tables[name] = frame[sorted(frame.columns)].sort_values(keys, ignore_index=True)
+        return tables
+    return read

@@ -97,12 +97,6 @@ def schemas(config: Mapping[str, pa.DataType], axes: Sequence[str]) -> dict[str,
     return result
 
 
-def axes(tables: Mapping[str, pa.Schema]) -> tuple[str, ...]:
-    """The columns of ``layers`` (and so of every table) that are axes."""
-    own = {column.name for column in COLUMNS["layers"]}
-    return tuple(name for name in tables["layers"].names if name not in own)
-
-
 @dataclass(frozen=True)
 class Rows:
     """The rows of some trials, a table each; what travels from a worker to the one writer."""

@@ -189,15 +189,21 @@ def test_a_lease_that_cannot_be_renewed_is_lost(folder: Folder, monkeypatch: pyt
             held.check()
 
 
+def unhurried(patch: pytest.MonkeyPatch) -> None:
+    """A pause that outlasts a busy machine, and no renewals meanwhile: to a file in memory they are not atomic."""
+    patch.setattr(lease, "PAUSE", 1.0)
+    patch.setattr(lease, "RENEW", 60.0)
+
+
 def test_of_many_contenders_for_a_dead_lease_one_wins(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "PAUSE", 1.0)
+    unhurried(monkeypatch)
     write(folder, expires=time.time() - 1)
     _contend(folder)
 
 
 def test_of_many_contenders_without_exclusive_creation_one_wins(tmp_path: Path,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "PAUSE", 1.0)
+    unhurried(monkeypatch)
     _contend(Folder.open(f"/{tmp_path.name}", pafs.PyFileSystem(pafs.FSSpecHandler(MemoryFileSystem()))))
 
 

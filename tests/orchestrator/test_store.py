@@ -357,6 +357,14 @@ def test_columns_come_and_none_vanishes(folder: Folder, monkeypatch: pytest.Monk
     expect(folder, range(5))
 
 
+def test_a_whole_number_too_large_to_become_real_is_said_so(folder: Folder) -> None:
+    store = Store.open(folder, SCHEMAS)
+    store.commit(rows([0], batch_size=2**53 + 1))
+    with pytest.raises(UserError, match=r"trials: column batch_size holds a number that double does not"):
+        Store.open(folder, records.schemas({**CONFIG, "batch_size": pa.float64()}, ["batch_size"]))
+    assert pd.read_parquet(folder.path("trials")).batch_size.to_list() == [2**53 + 1]
+
+
 @pytest.mark.parametrize("after", range(8))
 def test_evolution_cut_short_is_finished_by_the_next_start(folder: Folder, monkeypatch: pytest.MonkeyPatch,
                                                            after: int) -> None:

@@ -64,6 +64,15 @@ def test_overrides_replace_what_is_there(make: Make) -> None:
     assert (study.base.optimizer["momentum"], study.base.optimizer["weight_decay"]) == (0.5, 1e-3)
 
 
+def test_axes_keep_the_order_in_which_they_are_written(make: Make, tmp_path: Path) -> None:
+    space = {"lr": [0.1], "width": [4], "dropout": {"p": [0.1]}, "seed": [1], "optimizer": ["sgd"], "batch_size": [2]}
+    paths = [axis.path for axis in make("space.width=[8]", "space.precision=[float64]", space=space).axes]
+    assert [path[-1] for path in paths] == ["lr", "width", "p", "seed", "optimizer", "batch_size", "precision"]
+    again = tmp_path / "again.yaml"
+    again.write_text(make(space=space).resolved())
+    assert [axis.path for axis in load_study(str(again)).axes] == paths[:-1]
+
+
 def test_an_override_turns_a_knob_off(make: Make) -> None:
     assert make("trial.knobs.dropout.p=0.5").base.knobs == {"dropout": {"p": 0.5}}
     assert make("trial.knobs.dropout.p=0.5", "trial.knobs={}").base.knobs == {}

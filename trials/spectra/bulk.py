@@ -50,8 +50,8 @@ def fit(spectrum: Spectrum) -> Bulk:
     return Bulk(spikes, torch.where(fitted, variance, torch.nan), fitted)
 
 
-def distance(spectrum: Spectrum) -> Tensor:
-    """[K] Kolmogorov-Smirnov distance of the bulk eigenvalues from the fitted Marchenko-Pastur law.
+def misplaced(spectrum: Spectrum) -> Tensor:
+    """[K] eigenvalues out of place: (M - k) times the Kolmogorov-Smirnov distance of the bulk from its law.
 
     The bulk left by k spikes follows the law of ratio (M - k) / (N - k) and variance sigma^2 (N - k) / N.
     """
@@ -60,9 +60,16 @@ def distance(spectrum: Spectrum) -> Tensor:
     n, m = (rows - bulk.spikes)[:, None], (cols - bulk.spikes)[:, None]
     model = cdf(lam * rows / (bulk.variance[:, None] * n), (m / n).to(lam.dtype))
     above = torch.arange(cols, device=lam.device) - bulk.spikes[:, None]
-    middle = 1.0 - (above + 0.5) / m  # of the step of the empirical function at each eigenvalue
-    gap = (model - middle).abs() + 0.5 / m
+    gap = (m * (1.0 - model) - (above + 0.5)).abs() + 0.5  # from the middle of each step of the empirical function
     return torch.where(above >= 0, gap, 0.0).amax(-1)
+
+
+def misplaced_by_noise(size: Tensor) -> Tensor:
+    """99% quantile of ``misplaced`` for a bulk of ``size`` noise eigenvalues (fitted to 8 ... 1000, any Q).
+
+    Eigenvalues repel each other, so it grows like ln M, not like sqrt M.
+    """
+    return 1.1 + 0.42 * size.log()
 
 
 def metrics(spectrum: Spectrum) -> dict[str, Tensor]:
@@ -80,7 +87,7 @@ def metrics(spectrum: Spectrum) -> dict[str, Tensor]:
         "sigma_mp": bulk.variance.sqrt(),
         "sigma_bulk": torch.where(bulk.fitted, (left / (cols - bulk.spikes)).sqrt(), nan),
         "mp_softrank": (bulk.variance * high / top).clamp(max=1.0),
-        "mp_distance": distance(spectrum),
+        "mp_distance": spectrum.shared(misplaced) / (cols - bulk.spikes),
         "n_spikes": torch.where(bulk.fitted, bulk.spikes.to(lam.dtype), nan),
         "tw_gap": (top * rows / bulk.variance - center) / scale,
     }
@@ -93,7 +100,7 @@ GROUP = Group(
         number("sigma_mp", "standard deviation of the noise entries, from the bulk without its spikes"),
         number("sigma_bulk", "square root of the mean eigenvalue below the spikes"),
         number("mp_softrank", "lambda_plus / lambda_max, at most 1"),
-        number("mp_distance", "Kolmogorov-Smirnov distance of the bulk from its Marchenko-Pastur law"),
+        number("mp_distance", "Kolmogorov-Smirnov distance of the bulk of m from its law; noise: up to (1.1 + 0.42 ln m) / m"),
         whole("n_spikes", "eigenvalues above the bulk, at 1% false positives on noise; ceil(M / 2) says: no bulk"),
         number("tw_gap", "lambda_max minus the finite-size edge, in Tracy-Widom scales; noise gives -1.2 +- 1.3"),
     ),

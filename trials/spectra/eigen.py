@@ -22,7 +22,7 @@ EPS = torch.finfo(torch.float64).eps
 class Spectrum:
     """A stack of matrices W and the eigenvalues of X = W^T W / N.
 
-    weights: [K, N, M] with N >= M, in the given dtype; a matrix that cannot be measured is replaced by zeros.
+    weights: [K, N, M] with N >= M, float32 or float64; a matrix that cannot be measured is replaced by zeros.
     eigenvalues: [K, M] float64, descending, not negative. They come from the Gram matrix, so each is exact to about
     ``resolution`` = N eps lambda_max (eps = 2.2e-16): singular values below 1e-8 sqrt(N) of the largest are rounding.
     sound: [K] bool, False for a matrix with NaN or infinite entries (or entries too large to square).
@@ -37,6 +37,8 @@ class Spectrum:
     def of(cls, stack: Tensor) -> Spectrum:
         """The spectrum of a stack [K, N, M] or [K, M, N] with at least one entry a matrix."""
         weights = stack if stack.shape[-2] >= stack.shape[-1] else stack.mT
+        if weights.dtype not in (torch.float32, torch.float64):
+            weights = weights.to(torch.float64)
         gram = _gram(weights)
         sound = gram.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)
         if not bool(sound.all()):
@@ -56,6 +58,11 @@ class Spectrum:
         return self.eigenvalues[:, 0] * (self.shape[0] * EPS)
 
     @property
+    def positive(self) -> Tensor:
+        """[K, M] the eigenvalues, zero where they are rounding."""
+        return torch.where(self.eigenvalues > self.resolution[:, None], self.eigenvalues, 0.0)
+
+    @property
     def rank(self) -> Tensor:
         """[K] int64: eigenvalues above the resolution."""
         return (self.eigenvalues > self.resolution[:, None]).sum(-1)
@@ -69,17 +76,15 @@ class Spectrum:
 
 
 def _gram(weights: Tensor) -> Tensor:
-    """[K, N, M] -> W^T W / N, [K, M, M] float64, of which only the lower triangle is filled (all eigvalsh reads)."""
+    """[K, N, M] -> W^T W / N, [K, M, M] float64, of which the upper right quarter may be empty: eigvalsh reads the lower half."""
     rows, cols = weights.shape[-2:]
     weights = weights.to(torch.float64)
     if cols < 256:
         return (weights.mT @ weights) / rows
-    # A product of whole halves would compute the upper triangle too; a few column blocks save most of that.
     gram = weights.new_zeros((*weights.shape[:-2], cols, cols))
-    block = -(-cols // 4)
-    for start in range(0, cols, block):
-        stop = min(start + block, cols)
-        gram[..., start:, start:stop] = weights[..., start:].mT @ weights[..., start:stop]
+    left, right = weights[..., : cols // 2], weights[..., cols // 2 :]
+    gram[..., : cols // 2, : cols // 2] = left.mT @ left
+    gram[..., cols // 2 :, :] = right.mT @ weights
     return gram.div_(rows)
 
 

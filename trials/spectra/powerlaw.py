@@ -2,7 +2,8 @@
 
 For every eigenvalue as xmin, over the n eigenvalues >= xmin: alpha = 1 + n / sum ln(lambda / xmin), and D is the
 Kolmogorov-Smirnov distance of the tail from the law 1 - (lambda / xmin)^(1 - alpha); the xmin of least D is kept
-(Clauset, Shalizi & Newman 2009). alpha_hat = alpha log10 lambda_max (Martin & Mahoney 2018).
+(Clauset, Shalizi & Newman 2009, arXiv 0706.1062). The Hill estimate takes the upper half instead of a scan:
+1 + k / sum_{i <= k} ln(lambda_i / lambda_{k+1}), k = M / 2; on noise it depends on Q, so compare equal shapes only.
 """
 
 from __future__ import annotations
@@ -20,70 +21,85 @@ _BLOCK = 64  # candidates whose tails are compared at a time: a block only looks
 
 @dataclass(frozen=True)
 class Tail:
-    """The best tail of each matrix, [K] float64 each; NaN where fewer than 2 distinct positive eigenvalues are."""
+    """The best tail of each of K spectra: ``count`` n, ``xmin`` and ``distance`` D, [K] float64 each.
 
-    alpha: Tensor
-    distance: Tensor
-    xmin: Tensor
+    All NaN where there are fewer than 2 distinct positive eigenvalues. ``exponents``: [K, M], alpha of the n largest
+    eigenvalues at index n - 1, whatever their fit.
+    """
+
     count: Tensor
+    xmin: Tensor
+    distance: Tensor
+    exponents: Tensor
+
+    def alpha(self, fraction: float = 1.0) -> Tensor:
+        """[K] alpha of the upper ``fraction`` of the tail (at least 2 eigenvalues)."""
+        index = (self.count.nan_to_num(2.0) * fraction).long().clamp(2, max(2, self.exponents.shape[-1])) - 1
+        return _pick(self.exponents, index, self.count > 0)
+
+
+def _pick(values: Tensor, index: Tensor, where: Tensor) -> Tensor:
+    """values[k, index[k]], NaN where not ``where``."""
+    index = index.clamp(max=values.shape[-1] - 1)
+    return torch.where(where, values.gather(-1, index[:, None])[:, 0], torch.nan)
 
 
 def scan(lam: Tensor) -> Tail:
-    """Fit every row of ``lam`` [K, M] (descending; zeros are left out) at once: O(K M^2) operations."""
+    """Fit every row of ``lam`` [K, M] (float64, descending; zeros are left out) at once, in O(K M^2) operations."""
     cols = lam.shape[-1]
-    if cols < 2:
-        nothing = torch.full_like(lam[:, 0], torch.nan)
-        return Tail(nothing, nothing, nothing, nothing)
-    positive = lam > 0
-    log = torch.where(positive, lam, 1.0).log()
+    log = torch.where(lam > 0, lam, 1.0).log()
     n = torch.arange(1, cols + 1, dtype=lam.dtype, device=lam.device)
-    slope = n / (log.cumsum(-1) - n * log)  # alpha - 1 of the tail that ends with each eigenvalue
-    last_of_ties = torch.cat([lam[:, :-1] > lam[:, 1:], torch.ones_like(positive[:, :1])], -1)
-    candidate = positive & last_of_ties & (lam < lam[:, :1])
+    rate = n / (log.cumsum(-1) - n * log)  # alpha - 1 of the tail that ends with each eigenvalue
+    ends = torch.ones_like(lam, dtype=torch.bool)  # of equal eigenvalues only the last ends a tail
+    ends[:, :-1] = lam[:, :-1] > lam[:, 1:]
+    candidate = (lam > 0) & ends & (lam < lam[:, :1])
     distance = torch.full_like(lam, torch.inf)
     for start in range(0, cols, _BLOCK):
         stop = min(start + _BLOCK, cols)
         excess = (log[:, None, :stop] - log[:, start:stop, None]).clamp_(min=0.0)  # [K, tails, members]
-        survival = excess.mul_(-slope[:, start:stop, None]).exp_()
+        survival = excess.mul_(-rate[:, start:stop, None]).exp_()
         middle = (n[:stop] - 0.5) / n[start:stop, None]  # of the step of the empirical function at each member
-        gap = survival.sub_(middle).abs_().mul_((n[:stop] <= n[start:stop, None]).to(lam.dtype))
-        distance[:, start:stop] = gap.amax(-1) + 0.5 / n[start:stop]
+        member = (n[:stop] <= n[start:stop, None]).to(lam.dtype)
+        distance[:, start:stop] = survival.sub_(middle).abs_().mul_(member).amax(-1) + 0.5 / n[start:stop]
     distance = torch.where(candidate, distance, torch.inf)
-    best = distance.argmin(-1, keepdim=True)
-    some = candidate.any(-1)
-
-    def pick(values: Tensor) -> Tensor:
-        return torch.where(some, values.expand_as(lam).gather(-1, best)[:, 0], torch.nan)
-
-    return Tail(1.0 + pick(slope), pick(distance), pick(lam), pick(n))
+    best, some = distance.argmin(-1), candidate.any(-1)
+    return Tail(_pick(n.expand_as(lam), best, some), _pick(lam, best, some), _pick(distance, best, some), 1.0 + rate)
 
 
 def fit(spectrum: Spectrum) -> Tail:
     """The tails of a stack, of the eigenvalues that are not rounding."""
-    lam = spectrum.eigenvalues
-    return scan(torch.where(lam > spectrum.resolution[:, None], lam, 0.0))
+    return scan(spectrum.positive)
+
+
+def hill(lam: Tensor) -> Tensor:
+    """[K] the Hill estimate with k = M / 2 of ``lam`` [K, M] (descending); NaN where one of these is zero."""
+    k = max(1, lam.shape[-1] // 2)
+    upper = lam[:, : k + 1].log()
+    estimate = 1.0 + k / (upper - upper[:, -1:]).sum(-1)
+    return torch.where(estimate.isfinite(), estimate, torch.nan)
 
 
 def metrics(spectrum: Spectrum) -> dict[str, Tensor]:
-    """Each column of this group as a tensor [K]."""
+    """Each column of this group as a tensor [K]; NaN where there is no tail to fit."""
     tail = spectrum.shared(fit)
     return {
-        "alpha": tail.alpha,
+        "alpha_raw": tail.alpha(),
         "alpha_D": tail.distance,
         "alpha_xmin": tail.xmin,
         "alpha_tail": tail.count,
-        "alpha_stderr": (tail.alpha - 1.0) / tail.count.sqrt(),
+        "alpha_hill": hill(spectrum.positive),
     }
 
 
 GROUP = Group(
     columns=(
-        number("alpha", "exponent of the power-law tail of the density of eigenvalues"),
+        number("alpha_raw", "exponent of the best power-law tail of the density of eigenvalues, even if it is none"),
         number("alpha_D", "Kolmogorov-Smirnov distance of that tail from its power law"),
         number("alpha_xmin", "smallest eigenvalue of the tail"),
         whole("alpha_tail", "eigenvalues in the tail"),
-        number("alpha_stderr", "standard error of alpha"),
+        number("alpha_hill", "Hill estimate of the exponent from the upper half; on noise it depends on Q"),
     ),
     function=metrics,
-    why={"alpha": "no power-law fit: fewer than 2 distinct positive eigenvalues"},
+    why={"alpha_raw": "no power-law fit: fewer than 2 distinct positive eigenvalues",
+         "alpha_hill": "no Hill estimate: less than half of the eigenvalues are positive"},
 )
