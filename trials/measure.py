@@ -18,6 +18,11 @@ class Measure:
     training: str = choice("log", WHEN[1:], help="losses, accuracies and norms (table steps)")
     weights: str = choice("log", WHEN, help="spectral metrics of the weight matrices (table layers)")
     eigenvalues: str = choice("last", WHEN, help="the eigenvalues themselves (table spectra)")
+    predictions: str = choice("none", WHEN, help="calibration on the test set (table steps)")
+    activations: str = choice("none", WHEN, help="isotropy, dimension, collapse ... of hidden layers (table layers)")
+    gradients: str = choice("none", WHEN, help="noise scale, coherence, tails of the gradient (table steps)")
+    curvature: str = choice("none", WHEN, help="eigenvalues, trace and sharpness of the Hessian (table steps)")
+    kernel: str = choice("none", WHEN, help="empirical tangent kernel (tables steps and layers)")
     per_decade: int = count(4, low=1, high=100, help="log-spaced steps per factor of ten")
 
     @property

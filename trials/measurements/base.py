@@ -24,7 +24,7 @@ class Snapshot:
 
     ``params`` and ``initial`` are the parameters now and before training; ``lr`` and ``momentum`` those of the
     optimizer (0 where it has none); ``stream(purpose)`` gives random numbers of (trial seed, purpose, step), so that a
-    measurement never shifts the training's.
+    measurement never shifts the training's. ``trial`` is kept from one snapshot of a trial to the next.
     """
 
     network: Network
@@ -36,6 +36,7 @@ class Snapshot:
     lr: float
     momentum: float
     root: Stream
+    trial: dict[Any, Any] = field(default_factory=dict, repr=False)
     _shared: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def stream(self, purpose: str) -> Stream:
@@ -49,6 +50,13 @@ class Snapshot:
         if function not in self._shared:
             self._shared[function] = function(self)
         result: T = self._shared[function]
+        return result
+
+    def once(self, function: Callable[[Snapshot], T]) -> T:
+        """``function(self)``, computed once in a trial: what depends on the initial parameters alone."""
+        if function not in self.trial:
+            self.trial[function] = function(self)
+        result: T = self.trial[function]
         return result
 
 

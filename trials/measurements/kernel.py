@@ -86,6 +86,11 @@ def now(snapshot: Snapshot) -> Kernels | None:
     return _of(snapshot, snapshot.params)
 
 
+def before(snapshot: Snapshot) -> Kernels | None:
+    """Kernels before training. Use it as ``snapshot.once(before)``."""
+    return _of(snapshot, snapshot.initial)
+
+
 def _of(snapshot: Snapshot, params: Params) -> Kernels | None:
     x_N, _ = probe(snapshot.data, PROBE)
     try:
@@ -100,7 +105,7 @@ def _of(snapshot: Snapshot, params: Params) -> Kernels | None:
 
 def function(snapshot: Snapshot) -> Values:
     """The columns; null where there is no kernel, or it is zero."""
-    present, initial = snapshot.shared(now), _of(snapshot, snapshot.initial)
+    present, initial = snapshot.shared(now), snapshot.once(before)
     if present is None or initial is None:
         return {column.name: None for column in COLUMNS}
     kernel_NN, initial_NN = (torch.stack(list(each.values())).sum(0) for each in (present, initial))
