@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
 from collections.abc import Mapping
@@ -22,10 +23,10 @@ from trials.measure import Measure, steps
 from trials.network import Network
 from trials.optimizers.base import Params, global_norm
 from trials.spec import TrialSpec, make
-from trials.weights import weight_rows
 from trials.step import Step
 from trials.streams import Stream, derive
 from trials.tasks.base import Data
+from trials.weights import weight_rows
 
 # Losses are read back from the device once in so many steps; a divergence is dated exactly all the same.
 CHECK_EVERY = 32
@@ -68,15 +69,15 @@ def rehearse(spec: TrialSpec) -> None:
 
 def load_data(spec: TrialSpec, device: str = "cpu") -> Data:
     """The trial's data on ``device``, in its precision; kept for the next trial of the same task."""
-    return _load_data(tuple(sorted(spec.task.items())), device, spec.precision)
+    return _load_data(json.dumps(dict(spec.task), sort_keys=True), device, spec.precision)
 
 
 @lru_cache(maxsize=4)
-def _load_data(task: tuple[tuple[str, Any], ...], device: str, precision: str) -> Data:
-    component = dict(task)
+def _load_data(task: str, device: str, precision: str) -> Data:
+    component = json.loads(task)
     if usercode.is_usercode(component["name"]):
         name = component.pop("name")
-        data = usercode.load(name, "trial.task.name")(**component)
+        data: Data = usercode.load(name, "trial.task.name")(**component)
         if not isinstance(data, Data):
             raise UserError(f"trial.task.name: {name} must return trials.Data, got {type(data).__name__}")
     else:

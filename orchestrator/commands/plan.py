@@ -15,7 +15,6 @@ from orchestrator.store import committed
 from orchestrator.survey import Survey, survey
 from search_spaces import Axis, Study, Values
 
-HELP = "trials, what is done, time and memory: a dry run"
 EXAMPLE = "phasesweep plan batch_size_phases space.seed.replicates=5"
 
 

@@ -23,7 +23,7 @@ GROUPS: dict[str, Group] = {
     if (group := getattr(importlib.import_module(f"{__name__}.{module.name}"), "GROUP", None)) is not None
 }
 METRICS: tuple[Column, ...] = tuple(column for group in GROUPS.values() for column in group.columns)
-_CHUNK = 2**24  # entries of the matrices, or of their Gram matrices, in work at a time: 128 MiB in float64
+_CHUNK = 2**22  # entries in work at a time, or one matrix: 32 MiB in float64
 
 Value = float | int | None
 
@@ -44,9 +44,8 @@ class Metrics:
 
     def rows(self) -> list[dict[str, float | int | str | None]]:
         """A dict a matrix: every column of METRICS (null for groups that were not asked for), and ``reason``."""
-        table = torch.stack(list(self.values.values()), -1).tolist()
-        return [self._row(dict(zip(self.values, row, strict=True)), sound)
-                for row, sound in zip(table, self.sound.tolist(), strict=True)]
+        table = torch.stack([self.sound.to(torch.float64), *self.values.values()], -1).tolist()  # one copy to the host
+        return [self._row(dict(zip(self.values, row[1:], strict=True)), bool(row[0])) for row in table]
 
     def _row(self, values: dict[str, float], sound: bool) -> dict[str, float | int | str | None]:
         row: dict[str, float | int | str | None] = {}

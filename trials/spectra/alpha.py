@@ -15,6 +15,7 @@ eigenvalues, and widened to hold the estimates of the upper half, quarter and ei
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -76,7 +77,7 @@ def metrics(spectrum: Spectrum) -> dict[str, Tensor]:
     error = (alpha - 1.0) / tail.count.sqrt()
     upper = torch.stack([alpha, *(tail.alpha(fraction) for fraction in (1 / 2, 1 / 4, 1 / 8))])
     top = spectrum.eigenvalues[:, 0].log10()
-    norm = torch.logsumexp(alpha[:, None] * spectrum.positive.log(), -1) / torch.log(torch.tensor(10.0).to(alpha))
+    norm = torch.logsumexp(alpha[:, None] * spectrum.positive.log(), -1) / math.log(10.0)
     return {
         "alpha": alpha,
         "alpha_stderr": error,

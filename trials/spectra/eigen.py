@@ -76,7 +76,7 @@ class Spectrum:
 
 
 def _gram(weights: Tensor) -> Tensor:
-    """[K, N, M] -> W^T W / N, [K, M, M] float64, of which the upper right quarter may be empty: eigvalsh reads the lower half."""
+    """[K, N, M] -> W^T W / N, [K, M, M] float64; the upper right quarter may be empty, for eigvalsh reads the rest."""
     rows, cols = weights.shape[-2:]
     weights = weights.to(torch.float64)
     if cols < 256:
