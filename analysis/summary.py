@@ -18,7 +18,7 @@ from trials.errors import UserError, did_you_mean
 STATUSES = ("completed", "stopped", "diverged", "failed")
 FINISHED = ("completed", "stopped")
 TRAINING = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
-SPECTRAL = ("stable_rank", "mp_softrank", "alpha", "alpha_D")  # an alpha says nothing without the D of its fit
+SPECTRAL = ("stable_rank", "mp_softrank", "alpha")
 
 
 def cell_axes(tables: Tables) -> list[str]:
@@ -69,7 +69,8 @@ def summary(tables: Tables, layers: Sequence[str] | None = None) -> pd.DataFrame
     finished; then over these n trials the mean of train and test accuracy and loss, and for each of ``layers`` (by
     default ``main_layer``) of its spectral metrics at the last measured step: ``LAYER.stable_rank`` and so on, never
     over several layers. ``*_sd`` is the standard deviation over the trials (n - 1 in the denominator, null for one
-    trial), ``*_n`` the number of trials that have the metric, where that is not n. Columns without a number are left
+    trial), ``*_n`` the number of trials that have the metric, where some have not (alpha is null where the tail is no
+    power law). Columns without a number are left
     out. Raises UserError for a layer that no finished trial has.
     """
     trials, chosen = ends(tables, layers)
@@ -100,7 +101,7 @@ def format_table(frame: pd.DataFrame, limit: int = 24) -> Table:
     if "test_accuracy" in frame:
         hidden |= {"train_loss", "test_loss"}
         quantity = "test_accuracy"
-    shown = [name for name in frame.columns if name not in hidden and not name.endswith(("_sd", "_n"))]
+    shown = [name for name in frame.columns if name not in hidden and not name.endswith("_sd")]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in shown:
         words = name.replace(".", "_").replace("accuracy", "acc.").replace("softrank", "soft_rank").split("_")

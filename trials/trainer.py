@@ -24,7 +24,7 @@ from trials.network import Network
 from trials.optimizers.base import Params, global_norm
 from trials.spec import TrialSpec, make
 from trials.step import Step
-from trials.streams import Stream, derive
+from trials.streams import Stream, torch_seeded
 from trials.tasks.base import Data
 from trials.weights import weight_rows
 
@@ -88,8 +88,7 @@ def _load_data(task: str, device: str, precision: str) -> Data:
 def build_network(spec: TrialSpec, data: Data) -> Network:
     """The trial's model, initialized from its seed's ``init`` stream on the CPU, then moved to the data."""
     params = {key: value for key, value in spec.model.items() if key != "name"}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(spec.seed, "init"))
+    with torch_seeded(spec.seed, "init"):
         if usercode.is_usercode(spec.model["name"]):
             module = usercode.load(spec.model["name"], "trial.model.name")(data.input_shape, data.outputs, **params)
             if not isinstance(module, torch.nn.Module):
@@ -103,7 +102,7 @@ def build_network(spec: TrialSpec, data: Data) -> Network:
 class _Trainer:
     def __init__(self, spec: TrialSpec, measure: Measure, device: str) -> None:
         self.began = time.perf_counter()
-        self.spec = spec
+        self.spec, self.device = spec, device
         self.data = load_data(spec, device)
         self.batches = Batches(self.data, spec.batch_size, spec.seed)
         train_size = None if self.data.fresh is not None else len(self.data.x_train)
@@ -126,8 +125,7 @@ class _Trainer:
 
     def run(self) -> Emitted:
         # A user's model may draw from torch's global generator (its own dropout, say): seed it, and leave no trace.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(self.spec.seed, "global"))
+        with torch_seeded(self.spec.seed, "global", self.device):
             status, taken, reason = self._run()
         losses = self.emitted.steps[-1] if status != "diverged" else {}
         self.emitted.trial = {

@@ -11,8 +11,8 @@ from trials.errors import UserError
 
 def add_study(parser: argparse.ArgumentParser) -> None:
     """STUDY [key=value ...]."""
-    parser.add_argument("study", metavar="STUDY", help="a bundled study's name (see `phasesweep list`), a YAML file, or "
-                                                       "a results folder")
+    parser.add_argument("study", metavar="STUDY", help="a bundled study's name (see `phasesweep list`), a YAML file, "
+                                                       "or a results folder")
     parser.add_argument("overrides", nargs="*", metavar="key=value", default=[],
                         help="change the study, e.g. trial.optimizer.lr=0.1; results=PATH (default results/NAME) says "
                              "where results go")

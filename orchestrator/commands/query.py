@@ -5,17 +5,25 @@ network."""
 from __future__ import annotations
 
 import argparse
+import csv
+import json
+import math
 import sys
+from typing import Any
 
+import numpy as np
+import pandas as pd
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from orchestrator.commands import common
 
-EXAMPLE = ('phasesweep query batch_size_phases "SELECT batch_size, avg(test_accuracy) FROM trials GROUP BY 1 ORDER BY 1"')
+EXAMPLE = ('phasesweep query batch_size_phases \\\n'
+           '    "SELECT batch_size, avg(test_accuracy) FROM trials GROUP BY 1 ORDER BY 1"')
 
-SHOWN = 50  # rows on a terminal; --csv has them all
+SHOWN, LONGEST = 50, 60  # rows, and characters of a value, on a terminal; --csv has them all
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -32,15 +40,46 @@ def main(args: argparse.Namespace, console: Console) -> int:
 
     frame = analysis.query(common.results_folder(args), args.sql)
     if args.csv:
-        frame.to_csv(sys.stdout, index=False)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(frame.columns)
+        writer.writerows(map(_text, row) for row in frame.itertuples(index=False, name=None))
         return 0
-    table = Table(show_edge=False, pad_edge=False)
-    for name in frame.columns:
-        numeric = frame[name].dtype.kind in "iuf"
-        table.add_column(escape(str(name)), justify="right" if numeric else "left", overflow="fold")
-    for row in frame.head(SHOWN).itertuples(index=False):
-        table.add_row(*(escape(f"{value:.6g}" if isinstance(value, float) else str(value)) for value in row))
-    console.print(table)
-    if len(frame) > SHOWN:
-        console.print(f"{len(frame) - SHOWN} more rows; --csv prints them all, LIMIT takes fewer", highlight=False)
+    _show(frame, console)
     return 0
+
+
+def _show(frame: pd.DataFrame, console: Console) -> None:
+    """The first rows as a table, or, where that is too wide, each row as a list."""
+    rows = [[_short(value) for value in row] for row in frame.head(SHOWN).itertuples(index=False, name=None)]
+    names = [str(name) for name in frame.columns]
+    numeric = [frame.dtypes.iloc[i].kind in "iuf" for i in range(len(names))]
+    table = Table(show_edge=False, pad_edge=False)
+    for name, right in zip(names, numeric, strict=True):
+        table.add_column(escape(name), justify="right" if right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    if Measurement.get(console, console.options.update(max_width=10**6), table).maximum <= console.width:
+        console.print(table)
+    else:
+        width = max(map(len, names))
+        for i, row in enumerate(rows, 1):
+            console.print(f"row {i}", style="bold", highlight=False)
+            for name, value in zip(names, row, strict=True):
+                console.print(escape(f"  {name:<{width}}  {value}"), highlight=False)
+    if len(frame) > SHOWN:
+        console.print(f"{len(frame) - SHOWN:,} more rows; --csv prints them all, LIMIT takes fewer", highlight=False)
+
+
+def _text(value: Any) -> str:
+    """A value as text: nothing for a null, lists and structures as JSON."""
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, (np.ndarray, list, dict)):
+        return json.dumps(value, default=lambda item: item.tolist() if hasattr(item, "tolist") else str(item))
+    return str(value)
+
+
+def _short(value: Any) -> str:
+    """A value on one line, cut where it is long."""
+    text = f"{value:.6g}" if isinstance(value, float) and not math.isnan(value) else " ".join(_text(value).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST - 3]}..."

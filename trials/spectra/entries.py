@@ -19,7 +19,7 @@ from trials.spectra.eigen import Group, Spectrum
 NEAR_ZERO = 0.01
 TAIL = 0.01  # share of the nonzero entries, and at least 10 of them, whose sizes give the tail index
 _STEP = -math.log(NEAR_ZERO) / 320  # of the histogram: NEAR_ZERO is an edge
-_LOW, _NEAR, _BINS = -1420 * _STEP, 1100, 2048  # the lowest edge, bins below NEAR_ZERO, all bins (to 8000 times the rms)
+_LOW, _NEAR, _BINS = -1420 * _STEP, 1100, 2048  # lowest edge, bins below NEAR_ZERO, all bins (to 8000 times the rms)
 _BLOCK = 2**18  # entries in work at a time on a CPU: a megabyte stays in its cache
 
 
