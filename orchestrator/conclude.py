@@ -28,7 +28,7 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
     if sum(found.done.values()):
         tables = analysis.load(results)
         summary = analysis.summary(tables)
-        console.print(analysis.format_table(summary))
+        console.print(analysis.format_table(summary, width=console.width))
         folder.write("summary.csv", summary.to_csv(index=False).encode())
         image = io.BytesIO()
         analysis.summary_figure(tables).savefig(image, dpi=150)

@@ -19,6 +19,8 @@ from trials.trainer import rehearse
 
 EXAMPLE = "phasesweep plan batch_size_phases space.seed.replicates=5"
 
+LIBRARIES = 480  # MB that a Ray worker with torch takes
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """STUDY and overrides."""
@@ -79,5 +81,5 @@ def _estimates(study: Study, found: Survey) -> list[tuple[str, str]]:
         ("time here", f"about {duration(seconds / workers)} on {workers} workers of {study.resources.cpu:g} CPU "
                       f"({timed.step * 1e6:.0f} us a step + {timed.sample * 1e6:.1f} us a sample, "
                       f"{timed.measurement * 1e3:.0f} ms a measurement; timed just now)"),
-        ("memory", f"about {timed.bytes / 2**20:,.0f} MB a worker, and 350 MB for its libraries"),
+        ("memory", f"about {LIBRARIES + timed.bytes / 2**20:,.0f} MB a worker, its libraries included"),
     ]
