@@ -168,10 +168,10 @@ def _check_folder(filesystem: pafs.FileSystem, root: str, place: str) -> None:
     if filesystem.get_file_info(root).type != pafs.FileType.Directory:
         near = did_you_mean(name, _folders(filesystem, above))
         raise UserError(f"{place}: no such results folder; {near if near.startswith('did') else 'run the study first'}")
-    marks = filesystem.get_file_info([f"{root}/trials", f"{root}/study.yaml"])
+    marks = filesystem.get_file_info([f"{root}/{mark}" for mark in (*TABLES, "study.yaml")])
     if all(mark.type == pafs.FileType.NotFound for mark in marks):
         studies = [inner for inner in _folders(filesystem, root) if "trials" in _folders(filesystem, f"{root}/{inner}")]
-        fix = f"give one of the studies in it: {', '.join(studies)}" if studies else "it has no folder called trials"
+        fix = f"give one of the studies in it: {', '.join(studies)}" if studies else "it has no tables in it"
         raise UserError(f"{place}: not the results folder of a study; {fix}")
 
 

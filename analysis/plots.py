@@ -15,7 +15,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from analysis.load import Tables
-from analysis.style import COLORS, GREY, LINES, is_numeric, label, log_spaced, make_log, sheet, short, spans_decades
+from analysis.style import (
+    COLORS,
+    GREY,
+    LINES,
+    is_numeric,
+    label,
+    log_spaced,
+    make_log,
+    name_lines,
+    sheet,
+    short,
+    spans_decades,
+)
 from analysis.summary import FINISHED, cell_axes, ends, last_layers
 
 
@@ -45,28 +57,28 @@ def _curves(tables: Tables, layers: Sequence[str] | None, axis: str) -> Figure:
                if any(trials[f"{layer}.{metric}"].notna().any() for layer in layers)]
     quantity = "accuracy" if trials["test_accuracy"].notna().any() else "loss"
     count = len(metrics) + 1
-    columns = 1 if count == 1 else 2
+    columns = 2 if count == 4 else count
     numeric = is_numeric(trials[axis])
     note = f"{_counts(trials)} Small dots: single trials; {'lines' if numeric else 'large'}: their means."
     if (trials["status"] == "diverged").any():
         note += " Crosses: some trials diverged."
-    if "alpha" in metrics:
-        note += r" $\alpha$ is fitted whether or not the tail is a power law: see its alpha_D."
+    if layers:
+        note += r" $\alpha$: only where the tail is a power law" + (
+            "." if "alpha" in metrics else ", as none is here.")
     with sheet(-(-count // columns), columns, f"{tables.name}: after training, by {label(axis, unit=False)}", note) as (
             figure, panels):
-        for panel in panels[count:]:
-            panel.remove()
-        *spectral, training = panels[:count]
+        *spectral, training = panels
         for panel, metric in zip(spectral, metrics, strict=True):
             for layer, look in zip(layers, LINES, strict=False):
                 _line(panel, trials, axis, f"{layer}.{metric}", layer, look)
             _finish(panel, trials[axis], axis, metric)
         for part, look in (("train", (COLORS[5], "D", "--")), ("test", (COLORS[6], "o", "-"))):
             _line(training, trials, axis, f"{part}_{quantity}", part, look)
-        _finish(training, trials[axis], axis, quantity)
         _cross_out(training, trials, axis)
-        for panel in {panels[0], training}:
-            panel.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0.1, columnspacing=1.2)
+        _finish(training, trials[axis], axis, quantity)
+        training.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.1, columnspacing=1.2)
+        if spectral:
+            name_lines(figure, spectral[0])
     return figure
 
 
@@ -81,10 +93,9 @@ def _place(panel: Axes, which: Literal["x", "y"], values: pd.Series) -> None:
         if log_spaced(values.drop_duplicates()):
             make_log(panel, which)
         return
-    axis = panel.xaxis if which == "x" else panel.yaxis
     names = values.groupby(_positions(values)).first()
-    axis.set_ticks(names.index, labels=[short(name) for name in names])
-    axis.set_view_interval(-0.5, len(names) - 0.5, ignore=True)
+    panel.set(**{f"{which}ticks": names.index, f"{which}ticklabels": [short(name) for name in names],
+                 f"{which}lim": (-0.5, len(names) - 0.5)})
 
 
 def _line(panel: Axes, trials: pd.DataFrame, axis: str, column: str, name: str, look: tuple[str, str, str]) -> None:
@@ -101,29 +112,31 @@ def _line(panel: Axes, trials: pd.DataFrame, axis: str, column: str, name: str, 
 def _cross_out(panel: Axes, trials: pd.DataFrame, axis: str) -> None:
     """A cross at the foot wherever a trial diverged."""
     x = _positions(trials[axis])[trials["status"] == "diverged"].unique()
+    if not len(x):
+        return
     panel.plot(x, np.full(len(x), 0.03), transform=panel.get_xaxis_transform(), linestyle="none", marker="x",
                color=GREY, markersize=4)
 
 
 def _finish(panel: Axes, values: pd.Series, axis: str, name: str) -> None:
     """Scales, ticks and labels."""
-    if spans_decades(np.concatenate([line.get_ydata() for line in panel.lines])):
+    if spans_decades(np.concatenate([line.get_ydata() for line in panel.lines if line.get_marker() != "x"])):
         make_log(panel, "y")
     panel.set_ylabel(label(name))
     panel.set_xlabel("" if axis == "study" else label(axis))
     _place(panel, "x", values)
-    ticks = np.sort(values.unique())
-    labels = [short(value) for value in ticks]
-    if is_numeric(values) and len(ticks) <= 12 and max(map(len, labels)) <= 4:
-        panel.set_xticks(ticks, _thinned(panel, ticks, labels))
+    if is_numeric(values) and values.nunique() <= 12:
+        ticks = np.sort(values.unique())
+        panel.set_xticks(ticks, _thinned(panel, ticks))
         panel.xaxis.set_minor_locator(NullLocator())
 
 
-def _thinned(panel: Axes, x: np.ndarray, labels: list[str], characters: float = 44) -> list[str]:
-    """``labels`` of ticks at ``x``, those blanked that would touch the one before."""
-    at = panel.transData.transform(np.column_stack([x, np.ones(len(x))]))[:, 0] / panel.bbox.width * characters
+def _thinned(panel: Axes, ticks: np.ndarray) -> list[str]:
+    """Labels of ``ticks``, those blanked that would touch the one before."""
+    characters = 14 * panel.bbox.width / panel.figure.dpi  # that fit side by side
+    at = panel.transAxes.inverted().transform(panel.transData.transform(np.column_stack([ticks, ticks])))[:, 0]
     end, kept = -np.inf, []
-    for place, text in zip(at, labels, strict=True):
+    for place, text in zip(at * characters, map(short, ticks), strict=True):
         free = place - len(text) / 2 > end + 0.7
         kept.append(text if free else "")
         end = place + len(text) / 2 if free else end

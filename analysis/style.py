@@ -57,6 +57,17 @@ def sheet(rows: int, columns: int, title: str, note: str, **subplots: Any) -> It
         yield figure, panels
 
 
+def name_lines(figure: Figure, panel: Axes) -> None:
+    """A legend of the lines of ``panel`` for the whole figure, in rows below its title."""
+    handles, names = panel.get_legend_handles_labels()
+    columns = max(1, int(16 * figure.get_figwidth() / (max(map(len, names)) + 8)))
+    title = figure.get_suptitle()
+    figure.suptitle(title + "\n" * -(-len(names) // columns), x=0.01, ha="left", fontsize=10, fontweight="bold")
+    legend = figure.legend(handles, names, loc="upper left", ncols=columns, borderaxespad=0, columnspacing=1.5,
+                           bbox_to_anchor=(0.005, 1 - 0.28 / figure.get_figheight()))
+    legend.set_in_layout(False)  # the title has made room
+
+
 def label(name: str, unit: bool = True) -> str:
     """What an axis with this column is called, with its unit or without."""
     text = LABELS.get(name, name.replace("_", " "))
@@ -89,7 +100,7 @@ def make_log(panel: Axes, which: Literal["x", "y"]) -> None:
     panel.set(**{f"{which}scale": "log"})
     axis = panel.xaxis if which == "x" else panel.yaxis
     low, high = axis.get_view_interval()
-    if high < 10**2.5 * low:
+    if high < low * (20 if which == "x" else 300):  # wide labels stand side by side on x
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

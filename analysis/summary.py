@@ -18,7 +18,7 @@ from trials.errors import UserError, did_you_mean
 STATUSES = ("completed", "stopped", "diverged", "failed")
 FINISHED = ("completed", "stopped")
 TRAINING = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
-SPECTRAL = ("stable_rank", "mp_softrank", "alpha", "alpha_D")  # an alpha says nothing without the D of its fit
+SPECTRAL = ("stable_rank", "mp_softrank", "alpha")
 
 
 def cell_axes(tables: Tables) -> list[str]:
@@ -69,7 +69,8 @@ def summary(tables: Tables, layers: Sequence[str] | None = None) -> pd.DataFrame
     finished; then over these n trials the mean of train and test accuracy and loss, and for each of ``layers`` (by
     default ``main_layer``) of its spectral metrics at the last measured step: ``LAYER.stable_rank`` and so on, never
     over several layers. ``*_sd`` is the standard deviation over the trials (n - 1 in the denominator, null for one
-    trial), ``*_n`` the number of trials that have the metric, where that is not n. Columns without a number are left
+    trial), ``*_n`` the number of trials that have the metric, where some have not (alpha is null where the tail is no
+    power law). Columns without a number are left
     out. Raises UserError for a layer that no finished trial has.
     """
     trials, chosen = ends(tables, layers)
@@ -88,11 +89,12 @@ def summary(tables: Tables, layers: Sequence[str] | None = None) -> pd.DataFrame
     return cells.reset_index()
 
 
-def format_table(frame: pd.DataFrame, limit: int = 24) -> Table:
+def format_table(frame: pd.DataFrame, limit: int = 24, width: int = 80) -> Table:
     """The means in the frame of ``summary`` for a terminal: three significant digits, at most ``limit`` rows.
 
     Losses are shown where there are no accuracies, counts of trials only where there are any. Where rows are left
-    out, a line says how many and how to ask for them.
+    out, a line says how many and how to ask for them; columns that do not fit into ``width`` characters are left out
+    from the right.
     """
     keys = list(frame.columns[:frame.columns.get_loc("completed")])
     hidden = {"completed", *(name for name in STATUSES if not frame[name].any())}
@@ -100,14 +102,25 @@ def format_table(frame: pd.DataFrame, limit: int = 24) -> Table:
     if "test_accuracy" in frame:
         hidden |= {"train_loss", "test_loss"}
         quantity = "test_accuracy"
-    shown = [name for name in frame.columns if name not in hidden and not name.endswith(("_sd", "_n"))]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    shown = [name for name in frame.columns if name not in hidden and not name.endswith("_sd")]
+    heads = {name: name.replace(".", "_").replace("accuracy", "acc.").replace("softrank", "soft_rank").split("_")
+             for name in shown}
+    cells = {name: [short(value) for value in frame[name].head(limit)] for name in shown}
+    room = width + 3  # the last column has nothing behind it
+    fitting = []
     for name in shown:
-        words = name.replace(".", "_").replace("accuracy", "acc.").replace("softrank", "soft_rank").split("_")
-        table.add_column(escape("\n".join(words)), justify="right", vertical="bottom", overflow="fold")
-    for row in frame[shown].head(limit).itertuples(index=False):
-        table.add_row(*(escape(short(value)) for value in row))
+        room -= max(map(len, heads[name] + cells[name])) + 3
+        if room < 0 and name not in keys:
+            break
+        fitting.append(name)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in fitting:
+        table.add_column(escape("\n".join(heads[name])), justify="right", vertical="bottom", no_wrap=True)
+    for row in zip(*(cells[name] for name in fitting), strict=True):
+        table.add_row(*map(escape, row))
     table.caption = "means over the n trials that finished; standard deviations in summary.csv"
+    if len(fitting) < len(shown):
+        table.caption += f"\nsummary.csv also has {', '.join(shown[len(fitting):])}"
     if len(frame) > limit:
         table.caption += (f"\n{len(frame) - limit} more rows are there too; to ask for some:\nphasesweep query STUDY "
                           f'"SELECT {", ".join(keys)}, avg({quantity}) FROM trials GROUP BY ALL"')

@@ -1,7 +1,7 @@
 """Trials per second for trivial trials through the whole path, commit included, beside Ray Tune's own two paths.
 
-All three run the same training code on the same cores in one run: ours as the user runs it (``phasesweep run``), Ray Tune
-with a function trainable at its defaults, and Ray Tune with a class trainable and ``reuse_actors=True``.
+All three run the same training code on the same cores in one run: ours as the user runs it (``phasesweep run``), Ray
+Tune with a function trainable at its defaults, and Ray Tune with a class trainable and ``reuse_actors=True``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     for name, trials, command, sweep in rows:
         rate = trials / sweep
         print(f"{name:<30}{trials:>8}{command:>12.1f}{sweep:>10.1f}{rate:>10.1f}{ours / rate:>9.1f}x")
-    print("sweep: from the first trial's start to the last one's commit (Ray Tune: its fit), Ray's own start-up left out")
+    print("sweep: the command less the same command for one trial (Ray Tune: its fit), so without Ray's own start-up")
 
 
 def _ours(trials: int) -> tuple[float, float]:

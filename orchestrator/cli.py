@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+import textwrap
 from typing import NoReturn
 
 from rich.console import Console
@@ -35,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         module = importlib.import_module(f"orchestrator.commands.{verb}")
-        parser = Parser(prog=f"phasesweep {verb}", description=module.__doc__, epilog=f"example:\n  {module.EXAMPLE}",
+        about = "\n\n".join(textwrap.fill(paragraph, 79) for paragraph in str(module.__doc__).split("\n\n"))
+        parser = Parser(prog=f"phasesweep {verb}", description=about, epilog=f"example:\n  {module.EXAMPLE}",
                         formatter_class=argparse.RawDescriptionHelpFormatter)
         module.add(parser)
         status: int = module.main(parser.parse_intermixed_args(words[1:]), _Console(soft_wrap=True, emoji=False))
@@ -53,9 +55,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def top_parser() -> Parser:
     """The parser of the first word."""
-    verbs = "\n".join(f"  {name:<8} {help}" for name, help in VERBS.items())
+    verbs = "".join(f"\n  {name:<8} {help}" for name, help in VERBS.items())
     top = Parser(prog="phasesweep", usage="phasesweep [-h] [--version] VERB ...",
-                 description="Sweep how training regularizes itself.\n\nverbs (each has --help with an example):\n" + verbs,
+                 description="Sweep how training regularizes itself.\n\n"
+                             f"verbs (each has --help with an example):{verbs}",
                  epilog="examples:\n  phasesweep list\n  phasesweep plan batch_size_phases\n"
                         "  phasesweep run batch_size_phases",
                  formatter_class=argparse.RawDescriptionHelpFormatter)

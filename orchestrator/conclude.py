@@ -1,42 +1,67 @@
-"""What a run ends with: a small table, a figure, and where everything is."""
+"""What a run ends with: a small table, a figure, what failed, and where everything is."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
+from collections.abc import Iterable
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
+from orchestrator.folder import Folder
 from orchestrator.run import Outcome
+from orchestrator.store import read_trials
 from search_spaces import Study
+
+REASONS = 20  # shown at most
 
 
 def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> int:
     """Print the end of a run and write ``summary.csv`` and ``summary.png`` beside the tables; returns the exit status.
 
-    1 where trials failed or the run was cut short by them, 130 after an interrupt.
+    1 where trials failed, 130 after an interrupt. Raises UserError where the two files cannot be written.
     """
     import analysis  # here: it brings matplotlib, which the other verbs need not wait for
 
-    done = outcome.survey.done
-    tables = analysis.load(results)
-    if sum(done.values()):
+    folder, found = Folder.open(results), outcome.survey
+    if sum(found.done.values()):
+        tables = analysis.load(results)
         summary = analysis.summary(tables)
-        console.print(analysis.format_table(summary))
-        if "://" not in results:  # figures go to disk; a study in a bucket is drawn with analysis.summary_figure
-            folder = Path(results)
-            summary.to_csv(folder / "summary.csv", index=False)
-            analysis.summary_figure(tables).savefig(folder / "summary.png", dpi=150)
-            console.print(f"table    {folder / 'summary.csv'}\nfigure   {folder / 'summary.png'}", highlight=False)
-    console.print(f"results  {results}/trials, steps, layers, spectra (Parquet)", highlight=False)
-    counts = ", ".join(f"{count} {status}" for status, count in sorted(done.items()))
-    console.print(f"{study.name}: {counts or 'nothing finished'}"
-                  + (f", {len(outcome.survey.failed)} failed" if outcome.survey.failed else "")
-                  + (f", {outcome.survey.pending} still to run" if outcome.survey.pending else ""), highlight=False)
+        console.print(analysis.format_table(summary, width=console.width))
+        folder.write("summary.csv", summary.to_csv(index=False).encode())
+        image = io.BytesIO()
+        analysis.summary_figure(tables).savefig(image, dpi=150)
+        folder.write("summary.png", image.getvalue())
+        for what, name in (("table", "summary.csv"), ("figure", "summary.png")):
+            console.print(f"{what:<8} {escape(folder.display(name))}", highlight=False)
+    console.print(f"results  {escape(results)}: trials, steps, layers, spectra (Parquet)", highlight=False)
+    counts = [f"{count:,} {status}" for status, count in sorted(found.done.items())]
+    if found.failed:
+        console.print(failures(study, folder, found.failed))
+        counts.append(f"{len(found.failed):,} failed")
+    if found.pending > len(found.failed):
+        counts.append(f"{found.pending - len(found.failed):,} still to run")
+    console.print(f"{study.name}: {', '.join(counts) or 'nothing finished'}", highlight=False)
     if outcome.interrupted is not None:
         console.print("interrupted; the same command continues", highlight=False)
         return 130
-    if outcome.survey.failed:
-        console.print(f"see why with: phasesweep status {study.name}; the same command tries them again",
-                      highlight=False)
+    if found.failed:
+        console.print("the same command tries the failed ones again", highlight=False)
         return 1
     return 0
+
+
+def failures(study: Study, folder: Folder, trial_ids: Iterable[str]) -> Table:
+    """Why these trials failed: how many for each reason, and the swept values of the first of them."""
+    wanted, by_reason = set(trial_ids), dict[str, list[str]]()
+    for row in read_trials(folder, ["trial_id", "reason", *study.axis_columns]).to_pylist():
+        if row.pop("trial_id") in wanted:
+            reason = row.pop("reason")
+            by_reason.setdefault(reason, []).append(", ".join(f"{name} {value}" for name, value in row.items()))
+    table = Table("failed", "because", "for instance", show_edge=False, pad_edge=False)
+    for reason, trials in sorted(by_reason.items(), key=lambda item: -len(item[1]))[:REASONS]:
+        table.add_row(f"{len(trials):,}", escape(reason), escape(trials[0]))
+    if len(by_reason) > REASONS:
+        table.caption = f"and {len(by_reason) - REASONS} other reasons"
+    return table

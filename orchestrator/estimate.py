@@ -27,8 +27,8 @@ class Estimate:
 
     def trial_seconds(self, total: int, batch_size: int, measure: Measure) -> float:
         """Seconds for a trial of ``total`` steps."""
-        measured = set().union(*(steps(when, total, measure.per_decade) for when in (measure.training, measure.weights)))
-        return (self.step + self.sample * batch_size) * total + self.measurement * len(measured)
+        times = [steps(when, total, measure.per_decade) for when in (measure.training, measure.weights)]
+        return (self.step + self.sample * batch_size) * total + self.measurement * len(set.union(*times))
 
 
 def estimate(study: Study, small: TrialSpec, large: TrialSpec) -> Estimate:

@@ -7,6 +7,7 @@ from collections import Counter
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 PLAIN_SECONDS = 15.0  # without a terminal, a line of text this often
@@ -34,8 +35,8 @@ class SweepProgress:
         self._began = self._printed = time.monotonic()
         self._seconds_left: float | None = None
         self._live = Progress(
-            TextColumn("[bold]{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
-            _Fields(self), TimeElapsedColumn(), console=console, transient=False,
+            TextColumn("[bold]{task.description}"), BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            MofNCompleteColumn(), _Fields(self), TimeElapsedColumn(), console=console, transient=False, expand=True,
             disable=not console.is_terminal)
         self._task = self._live.add_task("trials", total=total, completed=sum(done.values()))
 

@@ -19,7 +19,7 @@ from orchestrator.provenance import study_file
 from orchestrator.queue import Queue
 from orchestrator.store import Store, read_trials
 from orchestrator.survey import Survey, survey, work
-from search_spaces import Study
+from search_spaces import Study, Values
 from trials import records, usercode
 from trials.errors import UserError
 from trials.records import Rows
@@ -135,8 +135,12 @@ def _sweep(study: Study, store: Store, lease: Lease, observed: Observed, before:
 
 
 def fingerprint(study: Study) -> str | None:
-    """Hash of the user's own files that the study names."""
-    return usercode.fingerprint([study.base.task["name"], study.base.model["name"]])
+    """Hash of the user's own files that the study names, as its base or as values of an axis."""
+    components = [study.base.task, study.base.model]
+    for axis in study.axes:
+        if axis.path in (("task",), ("model",)) and isinstance(axis, Values):
+            components += [{"name": value} if isinstance(value, str) else value for value in axis.values]
+    return usercode.fingerprint([component["name"] for component in components])
 
 
 def placement(study: Study, cluster: Connection) -> tuple[str, dict[str, float]]:

@@ -1,8 +1,8 @@
 """Run what a queue hands out under Ray Tune, and commit what comes back.
 
-Ray Tune schedules: it starts workers, keeps them for pack after pack, and notices when one dies. It decides nothing and
-remembers nothing for us: what there is to do comes from the queue, what is done is in the store, and Tune's own files go
-to a temporary folder that is thrown away.
+Ray Tune schedules: it starts workers, keeps them for pack after pack, and notices when one dies. It decides nothing
+and remembers nothing for us: what there is to do comes from the queue, what is done is in the store, and Tune's own
+files go to a temporary folder that is thrown away.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from types import FrameType
 from typing import Any
 
 # Read by ray.tune when it is imported: no files per trial, no reporter, and Ctrl-C is ours to handle.
-os.environ.update({"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0",
-                   "TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0"})
+os.environ.update({
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0"})
 
 from ray import tune
 from ray.tune.search import Searcher
@@ -130,14 +131,14 @@ class Sweep:
         self._pending_trials += len(rows.ids)
 
 
-class _Feed(Searcher):  # type: ignore[misc]
+class _Feed(Searcher):
     """Hands the queue's packs to Tune as its trials."""
 
     def __init__(self, sweep: Sweep) -> None:
         super().__init__(metric="seconds", mode="max")
         self._sweep = sweep
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         pack = None if self._sweep.stopping else self._sweep.queue.next_pack()
         if pack is not None:
             return {"pack": pack}
@@ -160,7 +161,7 @@ class _Feed(Searcher):  # type: ignore[misc]
         return {}
 
 
-class _Harvest(tune.Callback):  # type: ignore[misc]
+class _Harvest(tune.Callback):
     """Takes rows out of Tune's results before Tune keeps them, and hears of dead workers."""
 
     def __init__(self, sweep: Sweep) -> None:
@@ -181,7 +182,7 @@ class _Harvest(tune.Callback):  # type: ignore[misc]
         self._sweep.beat()
 
 
-class _Stop(tune.Stopper):  # type: ignore[misc]
+class _Stop(tune.Stopper):
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
 

@@ -1,4 +1,4 @@
-"""The trainable that Ray Tune schedules: it trains the trials of one pack, one after another, and returns their rows."""
+"""The trainable that Ray Tune schedules: it trains the trials of one pack one by one and returns their rows."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Job:
     code: str | None
 
 
-class Worker(tune.Trainable):  # type: ignore[misc]
+class Worker(tune.Trainable):
     """A pack of trials, given as ``config["pack"]``; each step returns the rows of some of them as Arrow bytes."""
 
-    def setup(self, config: dict[str, Any], job: Job) -> None:
+    def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]
         """Called once a process: its imports and its data stay from pack to pack."""
         self.job = job
         usercode.search_in(job.folder)
@@ -60,7 +60,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         """Train for at least FLUSH_SECONDS or to the end of the pack."""
         began = time.perf_counter()
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.job.schemas}
-        ids = []
+        ids: list[str] = []
         while self.specs and (not ids or time.perf_counter() - began < FLUSH_SECONDS):
             spec = self.specs.pop(0)
             ids.append(spec.trial_id)

@@ -53,4 +53,5 @@ def total_steps(spec: TrialSpec, train_size: int | None) -> int:
     if train_size is None:
         raise UserError(f"trial.budget.epochs: task {spec.task['name']!r} draws fresh samples and has no epochs; "
                         "give budget.steps")
-    return max(1, math.ceil(round(spec.budget["epochs"] * train_size / spec.batch_size, 6)))
+    epochs: float = spec.budget["epochs"]
+    return max(1, math.ceil(round(epochs * train_size / spec.batch_size, 6)))

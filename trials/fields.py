@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from trials.errors import UserError, did_you_mean
 
 C = TypeVar("C")
+LARGEST = 2**53  # whole numbers up to here survive in every table and file format
 
 
 def real(default: float, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False,
@@ -24,7 +25,7 @@ def real(default: float, *, low: float = -math.inf, high: float = math.inf, open
 
 def count(default: int, *, low: int = 0, high: int | None = None, help: str) -> Any:
     """A whole number in [low, high]."""
-    return _field(int, default, low=low, high=math.inf if high is None else high, help=help)
+    return _field(int, default, low=low, high=LARGEST if high is None else high, help=help)
 
 
 def flag(default: bool, *, help: str) -> Any:
@@ -86,7 +87,7 @@ def expectation(field: dataclasses.Field[Any]) -> str:
     low, high = meta["low"], meta["high"]
     if math.isinf(low) and math.isinf(high):
         return noun
-    if math.isinf(high):
+    if high in (math.inf, LARGEST):
         return f"{noun} {'above' if meta.get('open_low') else 'of at least'} {low:g}"
     left, right = "(" if meta.get("open_low") else "[", ")" if meta.get("open_high") else "]"
     return f"{noun} in {left}{low:g}, {high:g}{right}"

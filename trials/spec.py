@@ -98,14 +98,14 @@ def parse_trial(config: Mapping[str, Any], place: str = "trial") -> TrialSpec:
     for key in (*GROUPS, "budget"):
         if config.get(key) is None:
             raise UserError(f"{place}.{key}: missing; every trial needs one")
-    components = {key: parse_component(key, config[key], f"{place}.{key}") for key in GROUPS}
+    task, model, optimizer = (parse_component(key, config[key], f"{place}.{key}") for key in GROUPS)
     knobs = {name: parse_knob(name, params, f"{place}.knobs.{name}")
              for name, params in _mapping(config.get("knobs") or {}, f"{place}.knobs").items()}
     budget = asdict(parse(Budget, _mapping(config["budget"], f"{place}.budget"), f"{place}.budget"))
     if (budget["steps"] > 0) == (budget["epochs"] > 0):
         raise UserError(f"{place}.budget: give either steps or epochs, above 0, and not both")
     scalars = asdict(parse(Scalars, {key: config[key] for key in declared(Scalars) if key in config}, place))
-    return TrialSpec(**components, knobs=knobs, budget=budget, **scalars)
+    return TrialSpec(task, model, optimizer, budget, knobs, **scalars)
 
 
 def parse_component(group: str, value: Any, place: str) -> dict[str, Any]:
@@ -124,7 +124,8 @@ def parse_component(group: str, value: Any, place: str) -> dict[str, Any]:
 
 def parse_knob(name: str, params: Any, place: str) -> dict[str, Any]:
     """A knob's parameters."""
-    return asdict(parse(KNOBS.get(name, place), _mapping(params or {}, place), place))
+    knob: Any = parse(KNOBS.get(name, place), _mapping(params or {}, place), place)
+    return asdict(knob)
 
 
 def make(group: str, component: Mapping[str, Any]) -> Any:
@@ -171,8 +172,10 @@ def _parts(spec: TrialSpec) -> Iterator[tuple[str, type | None, Any]]:
         yield group, None if usercode.is_usercode(component["name"]) else registry.classes[component["name"]], component
     yield "budget", Budget, spec.budget
     yield "trial", Scalars, {name: getattr(spec, name) for name in declared(Scalars)}
-    for name, params in sorted(spec.knobs.items()):
+    for name, params in spec.knobs.items():
         yield f"knobs.{name}", KNOBS.classes[name], params
+    if list(spec.knobs) != sorted(spec.knobs):  # the order in which they apply at one place can change the numbers
+        yield "order", None, {str(number): name for number, name in enumerate(spec.knobs)}
 
 
 def _without_defaults(cls: type | None, value: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,8 +39,8 @@ class Step:
             if knob.needs_classes and data.classes is None:
                 raise UserError(f"trial.knobs.{name}: works on class probabilities, but the task is a regression")
         if self._at["activation"] and not network.has_nonlinearities:
-            raise UserError(f"trial.knobs.{self._at['activation'][0]}: changes hidden activations, but the model has no "
-                            "nonlinearity that is a torch.nn module; write nn.ReLU() instead of F.relu")
+            raise UserError(f"trial.knobs.{self._at['activation'][0]}: changes hidden activations, but the model has "
+                            "no nonlinearity that is a torch.nn module; write nn.ReLU() instead of F.relu")
 
     def __call__(self, params: Params, state: State, batch: Batch, moments: Mapping[str, Moment],
                  ) -> tuple[Tensor, Params]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +31,19 @@ def derive(seed: int, purpose: str, *counters: int) -> int:
 def generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
     """A CPU generator of its own for (seed, purpose, counters)."""
     return torch.Generator().manual_seed(derive(seed, purpose, *counters))
+
+
+@contextmanager
+def torch_seeded(seed: int, purpose: str, device: str = "cpu") -> Iterator[None]:
+    """Inside, torch's global generators (the CPU's, and the device's if it is a GPU) start from (seed, purpose);
+    outside, they are as if nothing had happened. For code that draws from them: initializers, a user's own model."""
+    devices = [torch.device(device)] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        # Not torch.manual_seed: without a GPU in use it keeps, for a GPU to come, a record of every call.
+        torch.default_generator.manual_seed(derive(seed, purpose))
+        if devices:
+            torch.cuda.manual_seed(derive(seed, purpose))
+        yield
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
 from collections.abc import Mapping
@@ -22,10 +23,10 @@ from trials.measure import Measure, steps
 from trials.network import Network
 from trials.optimizers.base import Params, global_norm
 from trials.spec import TrialSpec, make
-from trials.weights import weight_rows
 from trials.step import Step
-from trials.streams import Stream, derive
+from trials.streams import Stream, torch_seeded
 from trials.tasks.base import Data
+from trials.weights import weight_rows
 
 # Losses are read back from the device once in so many steps; a divergence is dated exactly all the same.
 CHECK_EVERY = 32
@@ -68,15 +69,15 @@ def rehearse(spec: TrialSpec) -> None:
 
 def load_data(spec: TrialSpec, device: str = "cpu") -> Data:
     """The trial's data on ``device``, in its precision; kept for the next trial of the same task."""
-    return _load_data(tuple(sorted(spec.task.items())), device, spec.precision)
+    return _load_data(json.dumps(dict(spec.task), sort_keys=True), device, spec.precision)
 
 
 @lru_cache(maxsize=4)
-def _load_data(task: tuple[tuple[str, Any], ...], device: str, precision: str) -> Data:
-    component = dict(task)
+def _load_data(task: str, device: str, precision: str) -> Data:
+    component = json.loads(task)
     if usercode.is_usercode(component["name"]):
         name = component.pop("name")
-        data = usercode.load(name, "trial.task.name")(**component)
+        data: Data = usercode.load(name, "trial.task.name")(**component)
         if not isinstance(data, Data):
             raise UserError(f"trial.task.name: {name} must return trials.Data, got {type(data).__name__}")
     else:
@@ -87,8 +88,7 @@ def _load_data(task: tuple[tuple[str, Any], ...], device: str, precision: str) -
 def build_network(spec: TrialSpec, data: Data) -> Network:
     """The trial's model, initialized from its seed's ``init`` stream on the CPU, then moved to the data."""
     params = {key: value for key, value in spec.model.items() if key != "name"}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(spec.seed, "init"))
+    with torch_seeded(spec.seed, "init"):
         if usercode.is_usercode(spec.model["name"]):
             module = usercode.load(spec.model["name"], "trial.model.name")(data.input_shape, data.outputs, **params)
             if not isinstance(module, torch.nn.Module):
@@ -102,7 +102,7 @@ def build_network(spec: TrialSpec, data: Data) -> Network:
 class _Trainer:
     def __init__(self, spec: TrialSpec, measure: Measure, device: str) -> None:
         self.began = time.perf_counter()
-        self.spec = spec
+        self.spec, self.device = spec, device
         self.data = load_data(spec, device)
         self.batches = Batches(self.data, spec.batch_size, spec.seed)
         train_size = None if self.data.fresh is not None else len(self.data.x_train)
@@ -125,8 +125,7 @@ class _Trainer:
 
     def run(self) -> Emitted:
         # A user's model may draw from torch's global generator (its own dropout, say): seed it, and leave no trace.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(self.spec.seed, "global"))
+        with torch_seeded(self.spec.seed, "global", self.device):
             status, taken, reason = self._run()
         losses = self.emitted.steps[-1] if status != "diverged" else {}
         self.emitted.trial = {

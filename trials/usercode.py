@@ -27,10 +27,12 @@ def is_usercode(name: str) -> bool:
 
 
 def search_in(folder: str | Path) -> None:
-    """Look for relative ``file.py`` names (and modules) in ``folder`` too, after the working directory."""
+    """Look for relative ``file.py`` names (and modules) in ``folder`` too, after the working directory and before the
+    folders named earlier."""
     path = Path(folder).resolve()
-    if path not in _folders:
-        _folders.append(path)
+    if path in _folders:
+        _folders.remove(path)
+    _folders.insert(0, path)
 
 
 def load(name: str, place: str) -> Callable[..., Any]:

@@ -11,14 +11,18 @@ from trials.errors import UserError
 
 def add_study(parser: argparse.ArgumentParser) -> None:
     """STUDY [key=value ...]."""
-    parser.add_argument("study", metavar="STUDY", help="a bundled study's name (see `phasesweep list`) or a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value",
-                        help="change the study, e.g. trial.optimizer.lr=0.1; results=PATH says where results go")
+    parser.add_argument("study", metavar="STUDY", help="a bundled study's name (see `phasesweep list`), a YAML file, "
+                                                       "or a results folder")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", default=[],
+                        help="change the study, e.g. trial.optimizer.lr=0.1; results=PATH (default results/NAME) says "
+                             "where results go")
 
 
 def load(args: argparse.Namespace) -> tuple[Study, str]:
     """The study with its overrides, and its results folder (``results=PATH``, or results/NAME)."""
     results, overrides = _split(args.overrides)
+    if (file := Path(args.study) / "study.yaml").is_file():  # what an earlier run wrote into its results folder
+        return load_study(str(file), overrides), results or args.study
     study = load_study(args.study, overrides)
     return study, results or str(Path("results") / study.name)
 

@@ -4,23 +4,26 @@ metrics that it emits."""
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import inspect
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from search_spaces import list_studies
 from search_spaces.designs.base import DESIGNS
 from trials import records
-from trials.fields import declared, expectation
-from trials.knobs.base import KNOBS, places
+from trials.fields import declared
+from trials.knobs.base import KNOBS, Knob, places
 from trials.models.base import MODELS
 from trials.optimizers.base import OPTIMIZERS
 from trials.tasks.base import TASKS
 
-HELP = "studies, tasks, models, optimizers, knobs, designs, metrics"
 EXAMPLE = "phasesweep list knobs"
 
 COMPONENTS = {"tasks": TASKS, "models": MODELS, "optimizers": OPTIMIZERS, "knobs": KNOBS, "designs": DESIGNS}
@@ -28,42 +31,72 @@ COMPONENTS = {"tasks": TASKS, "models": MODELS, "optimizers": OPTIMIZERS, "knobs
 
 def add(parser: argparse.ArgumentParser) -> None:
     """What to list."""
-    parser.add_argument("what", nargs="?", default="studies", choices=["studies", *COMPONENTS, "metrics"])
+    parser.add_argument("what", nargs="?", default="studies", choices=["studies", *COMPONENTS, "metrics"],
+                        help="default: studies")
 
 
 def main(args: argparse.Namespace, console: Console) -> int:
-    """Print one table."""
+    """Print a table."""
     if args.what == "studies":
         console.print(_studies())
     elif args.what == "metrics":
-        console.print(_metrics())
+        for name, columns in records.COLUMNS.items():
+            console.print(_table(f"column of {name}", "meaning [unit]", (
+                (column.name, column.help + (f" [{column.unit}]" if column.unit not in ("", "1") else ""))
+                for column in columns)))
     else:
-        console.print(_components(COMPONENTS[args.what].classes))  # type: ignore[attr-defined]
+        console.print(_components(args.what[:-1], COMPONENTS[args.what].classes))  # type: ignore[attr-defined]
     return 0
 
 
+def _table(first: str, second: str, rows: Iterable[tuple[str, str]]) -> Table:
+    """Two columns, of which the first is never cut."""
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column(first, no_wrap=True, style="bold")
+    table.add_column(escape(second))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
 def _studies() -> Table:
-    table = Table("study", "trials", "question", "swept", "source", show_edge=False)
-    for name, study in list_studies().items():
-        table.add_row(name, f"{study.size:,}", study.question, ", ".join(study.axis_columns), study.source)
-    return table
+    return _table("study", "question", (
+        (name, f"{study.question}\n{study.size:,} trials over {', '.join(study.axis_columns)}\n{study.source}")
+        for name, study in list_studies().items()))
 
 
-def _components(classes: Mapping[str, type[Any]]) -> Table:
-    table = Table("name", "what", "parameters (default): range", show_edge=False)
-    for name, cls in classes.items():
-        fields = "\n".join(f"{key} ({field.default}): {expectation(field)}".replace("[", r"\[")
-                           for key, field in declared(cls).items())
-        what = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ").replace("[", r"\[")
-        if hasattr(cls, "penalty"):  # a knob
-            what = f"{', '.join(places(cls))}: {what}"
-        table.add_row(name, what, fields)
-    return table
+def _components(kind: str, classes: Mapping[str, type[Any]]) -> Table:
+    def text(cls: type[Any]) -> str:
+        place = f"{', '.join(places(cls))}: " if issubclass(cls, Knob) else ""
+        lines = [f"{name} = {_plain(field.default)} in {compact(field)}: {field.metadata['help']}"
+                 for name, field in declared(cls).items()]
+        return "\n".join([place + first_sentence(cls), *lines])
+    second = "place: formula (source); " if kind == "knob" else "what it is; "
+    return _table(kind, second + "parameter = default in range", ((name, text(cls)) for name, cls in classes.items()))
 
 
-def _metrics() -> Table:
-    table = Table("table", "column", "unit", "meaning", show_edge=False)
-    for name, columns in records.COLUMNS.items():
-        for column in columns:
-            table.add_row(name, column.name, column.unit, column.help.replace("[", r"\["))
-    return table
+def first_sentence(cls: type[Any]) -> str:
+    """The first sentence of a class's documentation, on one line."""
+    paragraph = " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].replace("``", "").split())
+    return re.split(r"(?<=[.])\s+(?=[A-Z])", paragraph, maxsplit=1)[0]
+
+
+def compact(field: dataclasses.Field[Any]) -> str:
+    """What a field accepts, as a set: ``[0, 1)``, ``{1, 2, ...}``, ``{true, false}``."""
+    kind, meta = field.metadata["kind"], field.metadata
+    if kind is bool:
+        return "{true, false}"
+    if kind is str:
+        return f"{{{', '.join(meta['options'])}}}"
+    low, high = meta["low"], meta["high"]
+    if kind is int:
+        return f"{{{low}, {low + 1}, ...}}" if math.isinf(high) else f"{{{low}, ..., {high}}}"
+    left = "(" if meta["open_low"] or math.isinf(low) else "["
+    right = ")" if meta["open_high"] or math.isinf(high) else "]"
+    return f"{left}{low:g}, {high:g}{right}"
+
+
+def _plain(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default)

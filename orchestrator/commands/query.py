@@ -1,27 +1,36 @@
 """Ask a study's results in SQL (DuckDB's dialect): tables trials, steps, layers, spectra; the swept axes are columns of
-all four. The SQL can only read, and reaches neither files nor the network."""
+all four, `phasesweep list metrics` names the others. The SQL can only read, and reaches neither files nor the
+network."""
 
 from __future__ import annotations
 
 import argparse
+import csv
+import json
+import math
 import sys
+from typing import Any
 
+import numpy as np
+import pandas as pd
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from orchestrator.commands import common
 
-HELP = "SQL over a study's tables"
-EXAMPLE = ('phasesweep query batch_size_phases "SELECT batch_size, avg(test_accuracy) FROM trials GROUP BY 1 ORDER BY 1"')
+EXAMPLE = ('phasesweep query batch_size_phases \\\n'
+           '    "SELECT batch_size, avg(test_accuracy) FROM trials GROUP BY 1 ORDER BY 1"')
 
-SHOWN = 50  # rows on a terminal; --csv has them all
+SHOWN, LONGEST = 50, 60  # rows, and characters of a value, on a terminal; --csv has them all
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """STUDY, the SQL and the results folder."""
     parser.add_argument("study", metavar="STUDY", help="a study's name, its YAML file or its results folder")
     parser.add_argument("sql", metavar="SQL", help="one SELECT statement")
-    parser.add_argument("overrides", nargs="*", metavar="results=PATH", help="where the results are")
+    parser.add_argument("overrides", nargs="*", metavar="results=PATH", default=[], help="where the results are")
     parser.add_argument("--csv", action="store_true", help="print all rows as CSV")
 
 
@@ -31,14 +40,46 @@ def main(args: argparse.Namespace, console: Console) -> int:
 
     frame = analysis.query(common.results_folder(args), args.sql)
     if args.csv:
-        frame.to_csv(sys.stdout, index=False)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(frame.columns)
+        writer.writerows(map(_text, row) for row in frame.itertuples(index=False, name=None))
         return 0
-    table = Table(show_edge=False)
-    for name in frame.columns:
-        table.add_column(str(name), justify="left" if frame[name].dtype.kind in "OU" else "right")
-    for row in frame.head(SHOWN).itertuples(index=False):
-        table.add_row(*(f"{value:.6g}" if isinstance(value, float) else str(value).replace("[", r"\[") for value in row))
-    console.print(table)
-    if len(frame) > SHOWN:
-        console.print(f"{len(frame) - SHOWN} more rows; --csv prints them all, LIMIT takes fewer", highlight=False)
+    _show(frame, console)
     return 0
+
+
+def _show(frame: pd.DataFrame, console: Console) -> None:
+    """The first rows as a table, or, where that is too wide, each row as a list."""
+    rows = [[_short(value) for value in row] for row in frame.head(SHOWN).itertuples(index=False, name=None)]
+    names = [str(name) for name in frame.columns]
+    numeric = [frame.dtypes.iloc[i].kind in "iuf" for i in range(len(names))]
+    table = Table(show_edge=False, pad_edge=False)
+    for name, right in zip(names, numeric, strict=True):
+        table.add_column(escape(name), justify="right" if right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    if Measurement.get(console, console.options.update(max_width=10**6), table).maximum <= console.width:
+        console.print(table)
+    else:
+        width = max(map(len, names))
+        for i, row in enumerate(rows, 1):
+            console.print(f"row {i}", style="bold", highlight=False)
+            for name, value in zip(names, row, strict=True):
+                console.print(escape(f"  {name:<{width}}  {value}"), highlight=False)
+    if len(frame) > SHOWN:
+        console.print(f"{len(frame) - SHOWN:,} more rows; --csv prints them all, LIMIT takes fewer", highlight=False)
+
+
+def _text(value: Any) -> str:
+    """A value as text: nothing for a null, lists and structures as JSON."""
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, (np.ndarray, list, dict)):
+        return json.dumps(value, default=lambda item: item.tolist() if hasattr(item, "tolist") else str(item))
+    return str(value)
+
+
+def _short(value: Any) -> str:
+    """A value on one line, cut where it is long."""
+    text = f"{value:.6g}" if isinstance(value, float) and not math.isnan(value) else " ".join(_text(value).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST - 3]}..."

@@ -17,7 +17,6 @@ from orchestrator.run import Connect, run
 if TYPE_CHECKING:
     from cluster import Connection
 
-HELP = "run or continue a study here"
 EXAMPLE = "phasesweep run batch_size_phases space.seed.replicates=3 results=/tmp/phases"
 
 

@@ -14,8 +14,7 @@ import pytest
 from trials import records
 from trials.columns import number
 
-METRICS = ("lambda_max", "lambda_plus", "sigma_mp", "n_spikes", "mp_softrank", "stable_rank", "alpha",
-           "alpha_D")
+METRICS = ("lambda_max", "lambda_plus", "sigma_mp", "n_spikes", "mp_softrank", "stable_rank", "alpha")
 CONFIG = {"model": pa.string(), "lr": pa.float64(), "batch_size": pa.int64(), "seed": pa.int64()}
 
 

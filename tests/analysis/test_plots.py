@@ -19,7 +19,7 @@ LAYERS = {"fc1": {"rows": 512, "cols": 64}, "fc2": {"rows": 512, "cols": 512}}
 
 
 def add(study, name, config, *, status="completed", level=1.0, spectra=None, final=None):
-    layers = {layer: {**size, "stable_rank": level * (place + 1), "mp_softrank": 0.5, "alpha": 3.0, "alpha_D": 0.1,
+    layers = {layer: {**size, "stable_rank": level * (place + 1), "mp_softrank": 0.5, "alpha": 3.0,
                       "lambda_plus": 4.0 * level} for place, (layer, size) in enumerate(LAYERS.items())}
     study.add(name, config, status=status, layers=layers, spectra=spectra,
               final=final or {"train_accuracy": 1.0, "test_accuracy": 0.9, "train_loss": 0.1, "test_loss": 0.2})
@@ -58,7 +58,7 @@ def test_curves_are_means_over_finished_trials_with_every_trial_as_a_dot(one_axi
     dots = [line for line in rank.lines if line.get_linestyle() == "None"]
     assert sum(np.isfinite(dot.get_ydata().astype(float)).sum() for dot in dots) == 2 * 11
     assert rank.get_xscale() == rank.get_yscale() == "log" and softrank.get_yscale() == "linear"
-    assert [text.get_text() for text in rank.get_legend().get_texts()] == ["fc1", "fc2"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["fc1", "fc2"]
     assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["train", "test"]
     cross = next(line for line in accuracy.lines if line.get_marker() == "x")
     assert cross.get_xdata().tolist() == [2]

@@ -16,7 +16,7 @@ LAYERS = {"fc1": {"rows": 512, "cols": 64}, "fc2": {"rows": 512, "cols": 512}, "
 
 
 def trial(study, batch, seed, *, status="completed", accuracy=0.5, shift=0.0, **more):
-    layers = {name: {**size, "stable_rank": place + shift, "mp_softrank": 0.5, "alpha": 3.0 + shift, "alpha_D": 0.1}
+    layers = {name: {**size, "stable_rank": place + shift, "mp_softrank": 0.5, "alpha": 3.0 + shift}
               for place, (name, size) in enumerate(LAYERS.items())}
     study.add(f"b{batch}s{seed}", {"batch_size": batch, "seed": seed}, status=status,
               final={"train_accuracy": 1.0, "test_accuracy": accuracy, "train_loss": 0.1, "test_loss": 0.2},

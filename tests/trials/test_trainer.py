@@ -150,8 +150,8 @@ def test_divergence_is_data() -> None:
 
 def test_divergence_is_dated_exactly() -> None:
     """Gradient descent on one quadratic: the loss grows by a known factor each step, so the step is known too."""
-    trial = spec(task={"name": "gaussian_regression", "dim": 1, "samples": 4, "noise": 0.0}, model={"name": "mlp", "depth": 0,
-                 "bias": False}, batch_size=4, optimizer={"name": "sgd", "lr": 1.0}, budget={"steps": 3000})
+    trial = spec(task={"name": "gaussian_regression", "dim": 1, "samples": 4}, batch_size=4, budget={"steps": 3000},
+                 model={"name": "mlp", "depth": 0, "bias": False}, optimizer={"name": "sgd", "lr": 1.0})
     data = load_data(trial)
     curvature = float(data.x_train.square().mean())
     lr = 4.0 / curvature  # the error is multiplied by 1 - lr h = -3, the loss by 9

@@ -10,6 +10,7 @@ import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -23,9 +24,10 @@ GROUPS: dict[str, Group] = {
     if (group := getattr(importlib.import_module(f"{__name__}.{module.name}"), "GROUP", None)) is not None
 }
 METRICS: tuple[Column, ...] = tuple(column for group in GROUPS.values() for column in group.columns)
-_CHUNK = 2**24  # entries of the matrices, or of their Gram matrices, in work at a time: 128 MiB in float64
+_CHUNK = 2**22  # entries in work at a time, or one matrix: 32 MiB in float64
+_WHOLE = frozenset(column.name for column in METRICS if pa.types.is_integer(column.type))
 
-Value = float | int | None
+Row = dict[str, float | int | str | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,18 +44,17 @@ class Metrics:
     groups: tuple[str, ...]
     problem: str
 
-    def rows(self) -> list[dict[str, float | int | str | None]]:
+    def rows(self) -> list[Row]:
         """A dict a matrix: every column of METRICS (null for groups that were not asked for), and ``reason``."""
-        table = torch.stack(list(self.values.values()), -1).tolist()
-        return [self._row(dict(zip(self.values, row, strict=True)), sound)
-                for row, sound in zip(table, self.sound.tolist(), strict=True)]
+        table = torch.stack([self.sound.to(torch.float64), *self.values.values()], -1).tolist()  # one copy to the host
+        return [self._row(dict(zip(self.values, row[1:], strict=True)), bool(row[0])) for row in table]
 
-    def _row(self, values: dict[str, float], sound: bool) -> dict[str, float | int | str | None]:
-        row: dict[str, float | int | str | None] = {}
+    def _row(self, values: dict[str, float], sound: bool) -> Row:
+        row: Row = {}
         for column in METRICS:
             value = values.get(column.name, float("nan"))
             null = not sound or value != value or abs(value) == float("inf")
-            row[column.name] = None if null else (int(value) if column.type == "int64" else value)
+            row[column.name] = None if null else (int(value) if column.name in _WHOLE else value)
         reasons = [next((why for name, why in GROUPS[group].why.items() if row[name] is None), None)
                    for group in self.groups]
         row["reason"] = ("; ".join(filter(None, reasons)) or None) if sound else self.problem
@@ -77,16 +78,16 @@ def weight_metrics(stack: Tensor, groups: Iterable[str] = tuple(GROUPS)) -> Metr
     rows, cols = max(stack.shape[-2:]), min(stack.shape[-2:])
     if stack.is_complex() or 0 in stack.shape[-2:]:
         return _nothing(stack, chosen, "complex entries" if stack.is_complex() else "no entries")
-    flat = stack.detach().reshape(-1, *stack.shape[-2:])
+    flat = stack.detach().reshape(stack.shape[:-2].numel(), *stack.shape[-2:])
     each = max(1, _CHUNK // (rows * cols))
     parts = [_measure(part, chosen) for part in torch.split(flat, each)]
     values = {name: torch.cat([part[0][name] for part in parts]) for name in parts[0][0]}
     spectra = [part[1] for part in parts]
     return Metrics(values, torch.cat([s.eigenvalues for s in spectra]), torch.cat([s.sound for s in spectra]), chosen,
-                   "entries are not finite, or too large to square")
+                   "entries are not finite, or too large or too small to square")
 
 
-def rows(stack: Tensor, groups: Iterable[str] = tuple(GROUPS)) -> list[dict[str, float | int | str | None]]:
+def rows(stack: Tensor, groups: Iterable[str] = tuple(GROUPS)) -> list[Row]:
     """``weight_metrics(stack, groups).rows()``: one dict a matrix."""
     return weight_metrics(stack, groups).rows()
 

@@ -15,6 +15,7 @@ eigenvalues, and widened to hold the estimates of the upper half, quarter and ei
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -69,19 +70,26 @@ def gate(spectrum: Spectrum) -> Gate:
     return Gate(p, ratio, passes)
 
 
+def interval(tail: powerlaw.Tail) -> tuple[Tensor, Tensor]:
+    """([K], [K]) ends of the 95% interval of alpha, with the choice of xmin in it."""
+    whole = tail.alpha()
+    margin = _WIDTH * (whole - 1.0) / tail.count.sqrt()
+    ends = torch.stack([whole - margin, whole + margin, *(tail.alpha(part) for part in (1 / 2, 1 / 4, 1 / 8))])
+    return ends.amin(0), ends.amax(0)
+
+
 def metrics(spectrum: Spectrum) -> dict[str, Tensor]:
     """Each column of this group as a tensor [K]; NaN for the exponents where the gate does not pass."""
     tail, verdict = spectrum.shared(powerlaw.fit), spectrum.shared(gate)
     alpha = torch.where(verdict.passes, tail.alpha(), torch.nan)
-    error = (alpha - 1.0) / tail.count.sqrt()
-    upper = torch.stack([alpha, *(tail.alpha(fraction) for fraction in (1 / 2, 1 / 4, 1 / 8))])
+    low, high = interval(tail)
     top = spectrum.eigenvalues[:, 0].log10()
-    norm = torch.logsumexp(alpha[:, None] * spectrum.positive.log(), -1) / torch.log(torch.tensor(10.0).to(alpha))
+    norm = torch.logsumexp(alpha[:, None] * spectrum.positive.log(), -1) / math.log(10.0)
     return {
         "alpha": alpha,
-        "alpha_stderr": error,
-        "alpha_low": torch.minimum(alpha - _WIDTH * error, upper.amin(0)),
-        "alpha_high": torch.maximum(alpha + _WIDTH * error, upper.amax(0)),
+        "alpha_stderr": (alpha - 1.0) / tail.count.sqrt(),
+        "alpha_low": torch.where(verdict.passes, low, torch.nan),
+        "alpha_high": torch.where(verdict.passes, high, torch.nan),
         "alpha_p": verdict.p,
         "alpha_ratio": verdict.ratio,
         "alpha_hat": alpha * top,

@@ -100,7 +100,7 @@ GROUP = Group(
         number("sigma_mp", "standard deviation of the noise entries, from the bulk without its spikes"),
         number("sigma_bulk", "square root of the mean eigenvalue below the spikes"),
         number("mp_softrank", "lambda_plus / lambda_max, at most 1"),
-        number("mp_distance", "Kolmogorov-Smirnov distance of the bulk of m from its law; noise: up to (1.1 + 0.42 ln m) / m"),
+        number("mp_distance", "Kolmogorov-Smirnov distance of the m bulk eigenvalues; noise: to (1.1 + 0.42 ln m) / m"),
         whole("n_spikes", "eigenvalues above the bulk, at 1% false positives on noise; ceil(M / 2) says: no bulk"),
         number("tw_gap", "lambda_max minus the finite-size edge, in Tracy-Widom scales; noise gives -1.2 +- 1.3"),
     ),

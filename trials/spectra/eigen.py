@@ -25,7 +25,7 @@ class Spectrum:
     weights: [K, N, M] with N >= M, float32 or float64; a matrix that cannot be measured is replaced by zeros.
     eigenvalues: [K, M] float64, descending, not negative. They come from the Gram matrix, so each is exact to about
     ``resolution`` = N eps lambda_max (eps = 2.2e-16): singular values below 1e-8 sqrt(N) of the largest are rounding.
-    sound: [K] bool, False for a matrix with NaN or infinite entries (or entries too large to square).
+    sound: [K] bool, False for a matrix with NaN or infinite entries, or entries too large or too small to square.
     """
 
     weights: Tensor
@@ -40,8 +40,10 @@ class Spectrum:
         if weights.dtype not in (torch.float32, torch.float64):
             weights = weights.to(torch.float64)
         gram = _gram(weights)
-        sound = gram.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)
-        if not bool(sound.all()):
+        trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+        sound = trace.isfinite()
+        if bool((~sound | (trace < 1e-290)).any()):
+            sound &= (trace >= 1e-290) | ~weights.flatten(1).any(-1)
             weights = torch.where(sound[:, None, None], weights, torch.zeros_like(weights))
             gram = torch.where(sound[:, None, None], gram, torch.zeros_like(gram))
         eigenvalues = torch.linalg.eigvalsh(gram).flip(-1).clamp(min=0.0)
@@ -76,7 +78,7 @@ class Spectrum:
 
 
 def _gram(weights: Tensor) -> Tensor:
-    """[K, N, M] -> W^T W / N, [K, M, M] float64, of which the upper right quarter may be empty: eigvalsh reads the lower half."""
+    """[K, N, M] -> W^T W / N, [K, M, M] float64; the upper right quarter may be empty, for eigvalsh reads the rest."""
     rows, cols = weights.shape[-2:]
     weights = weights.to(torch.float64)
     if cols < 256:
