@@ -37,7 +37,8 @@ def planted(generator: torch.Generator, draws: int, rows: int, cols: int, streng
     spikes = len(strengths)
 
     def frames(size: int) -> Tensor:
-        return torch.linalg.qr(torch.randn(draws, size, spikes, generator=generator))[0]
+        frame: Tensor = torch.linalg.qr(torch.randn(draws, size, spikes, generator=generator))[0]
+        return frame
 
     signal = strengths * (cols / rows) ** 0.25 * rows**0.5
     noise = torch.randn(draws, rows, cols, generator=generator)
@@ -54,8 +55,8 @@ def main() -> None:
     for cols in (16, 64, 256, 1024):
         for ratio in (1, 3, 10):
             draws = 4000 if cols <= 64 else 1000 if cols <= 256 else 500
-            found = bulk.fit(of_eigenvalues(noise_eigenvalues(rng, draws, cols * ratio, cols), cols * ratio)).spikes
-            rate = (found > 0).double().mean().item()
+            noise = of_eigenvalues(noise_eigenvalues(rng, draws, cols * ratio, cols), cols * ratio)
+            rate = (bulk.fit(noise).spikes > 0).double().mean().item()
             print(f"{cols:>6}{ratio:>6}{draws:>8}{rate:>10.2%}{(rate * (1 - rate) / draws) ** 0.5:>7.2%}")
 
     print("\none spike planted at 1.5 times the visibility threshold: share found, asked 95%")

@@ -5,6 +5,7 @@ Shape suffixes here and in the other files of this package: K matrices of a stac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -23,8 +24,9 @@ class Spectrum:
     """A stack of matrices W and the eigenvalues of X = W^T W / N.
 
     weights: [K, N, M] with N >= M, float32 or float64; a matrix that cannot be measured is replaced by zeros.
-    eigenvalues: [K, M] float64, descending, not negative. They come from the Gram matrix, so each is exact to about
-    ``resolution`` = N eps lambda_max (eps = 2.2e-16): singular values below 1e-8 sqrt(N) of the largest are rounding.
+    eigenvalues: [K, M] float64, descending, not negative. They come from the Gram matrix, so that each is exact to the
+    ``resolution`` = 2 sqrt(N) eps lambda_max, eps = 2.2e-16 (a few times less as a rule), and a singular value below
+    2e-8 N^(1/4) of the largest is lost: about the rounding of float32 weights.
     sound: [K] bool, False for a matrix with NaN or infinite entries, or entries too large or too small to square.
     """
 
@@ -56,8 +58,8 @@ class Spectrum:
 
     @property
     def resolution(self) -> Tensor:
-        """[K] the size below which an eigenvalue is rounding: N eps lambda_max."""
-        return self.eigenvalues[:, 0] * (self.shape[0] * EPS)
+        """[K] the size below which an eigenvalue is rounding: 2 sqrt(N) eps lambda_max."""
+        return self.eigenvalues[:, 0] * (2.0 * math.sqrt(self.shape[0]) * EPS)
 
     @property
     def positive(self) -> Tensor:

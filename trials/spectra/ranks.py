@@ -24,9 +24,8 @@ def metrics(spectrum: Spectrum) -> dict[str, Tensor]:
     full = rank == cols
     p = lam / total[:, None]
     entropy = -torch.special.xlogy(p, p).sum(-1)
-    singular = lam.sqrt()
+    singular = spectrum.positive.sqrt()
     held = singular.cumsum(-1) / singular.sum(-1, keepdim=True)
-    # The sum of all may round to just below 1 - 0: the count is of those that do not yet hold enough, plus one.
     delta_rank = (held < 1.0 - DELTA).sum(-1) + 1.0
     nan = torch.full_like(top, torch.nan)
     return {
@@ -54,7 +53,7 @@ GROUP = Group(
         number("log_spectral_norm", "log10 of the squared spectral norm of W"),
         number("log_determinant", "sum of the natural logarithms of the eigenvalues of X; null if singular"),
         number("condition_number", "largest over smallest singular value; null if singular to working precision"),
-        whole("hard_rank", "eigenvalues above N eps lambda_max, eps = 2.2e-16"),
+        whole("hard_rank", "eigenvalues above their rounding, 2 sqrt(N) eps lambda_max, eps = 2.2e-16"),
         number("stable_rank", "sum of the eigenvalues over the largest"),
         number("entropy", "-sum p ln p / ln(hard rank), p the eigenvalues over their sum; null for rank 1"),
         number("effective_rank", "e^(-sum p ln p)"),

@@ -31,7 +31,7 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize(("singular", "rank"), [
-    ((98.0, 1.0, 1.0), 2), ((99.5, 0.3, 0.2), 1), ((1.0, 1.0, 1.0), 3), ((97.0, 2.5, 0.5), 2),
+    ((98.5, 0.75, 0.75), 2), ((99.5, 0.3, 0.2), 1), ((1.0, 1.0, 1.0), 3), ((97.0, 2.5, 0.5), 2),
 ])
 def test_delta_rank_is_the_least_number_that_holds_99_percent(singular, rank):
     assert spectra.rows(diagonal(*singular), ("ranks",))[0]["delta_rank"] == rank
