@@ -1,5 +1,5 @@
-"""What is measured of a trial beside its losses and its weights' spectra: predictions, activations, gradients, curvature,
-tangent kernel.
+"""What is measured of a trial beside its losses and its weights' spectra: predictions, activations, gradients,
+curvature, tangent kernel.
 
 One file a measurement: its columns, formula and source, and one function of a ``Snapshot``, all in ``MEASUREMENT``. The
 study's ``measure:`` block switches groups of them on.

@@ -46,7 +46,7 @@ class Snapshot:
         return self.root.at(derive(0, purpose) >> 1).at(self.step)
 
     def shared(self, function: Callable[[Snapshot], T]) -> T:
-        """``function(self)``, computed once: what several measurements build on (activations, per-example gradients)."""
+        """``function(self)``, computed once: what several measurements build on (activations, gradients)."""
         if function not in self._shared:
             self._shared[function] = function(self)
         result: T = self._shared[function]
@@ -64,9 +64,8 @@ class Snapshot:
 class Measurement:
     """One file of this package defines one (or a few that share their work), called ``MEASUREMENT``.
 
-    ``group`` is the word in the study's ``measure:`` block that switches it on: activations, curvature, gradients or
-    kernel. ``columns`` are added to ``table``: ``steps`` (``function`` returns one mapping) or ``layers`` (a mapping for
-    each layer by its name). ``function`` never raises for numbers it cannot give: those are None.
+    ``group`` is the word in the study's ``measure:`` block that switches it on (see ``GROUPS``). ``columns`` are added
+    to ``table``: ``steps`` (``function`` returns one mapping) or ``layers`` (a mapping for each layer by its name). ``function`` never raises for numbers it cannot give: those are None.
     """
 
     group: str
