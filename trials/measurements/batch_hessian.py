@@ -73,8 +73,8 @@ MEASUREMENT = Measurement(
     group="curvature",
     table="steps",
     columns=(
-        number("batch_hessian_max", "largest eigenvalue of the Hessian of a random batch, mean of 8 of the trial's size; "
-               "null for batches above 1024"),
+        number("batch_hessian_max", "largest eigenvalue of the Hessian of a random batch, mean of 8 of the trial's "
+               "size; null for batches above 1024"),
         number("batch_hessian_max_sd", "standard deviation of that eigenvalue over these batches"),
         number("batch_sharpness", "mean over these batches of g.Hg / g.g, g and H the batch's own gradient and Hessian "
                "(arXiv 2412.20553)"),

@@ -11,7 +11,7 @@ from trials.measurements.hessian import TOLERANCE
 from trials.measurements.lanczos import lanczos
 from trials.measurements.nulls import values
 from trials.measurements.objective import Objective, objective
-from trials.measurements.trace import estimate
+from trials.measurements.trace import estimate, layer_blocks
 
 
 class GaussNewton:
@@ -44,7 +44,7 @@ def measure(snapshot: Snapshot) -> Values:
     matrix, stream = GaussNewton(of), snapshot.stream("ggn")
     start = stream.at(0).normal((len(of.theta_P),), of.theta_P.dtype)
     space = lanczos(matrix, start, settled=lambda found: found.converged(1, 0, TOLERANCE))
-    found = estimate(matrix, space, stream.at(1))
+    found = estimate(matrix, space, stream.at(1), layer_blocks(of.shapes))
     return values({"ggn_max": space.values_M[0], "ggn_trace": found.trace, "ggn_trace_error": found.trace_error})
 
 
@@ -54,7 +54,7 @@ MEASUREMENT = Measurement(
     columns=(
         number("ggn_max", "largest eigenvalue of the generalized Gauss-Newton matrix (probe set, no knobs)"),
         number("ggn_trace", "its trace, estimated"),
-        number("ggn_trace_error", "standard error of its trace, from 16 random probes"),
+        number("ggn_trace_error", "standard error of its trace, from 8 random probes"),
     ),
     function=measure,
 )

@@ -35,7 +35,7 @@ class Hessian:
         return self._gradient.detach()
 
     def __call__(self, v: Tensor) -> Tensor:
-        return torch.autograd.grad(self._gradient, self._leaf, v, retain_graph=True, materialize_grads=True)[0]
+        return torch.autograd.grad(self._gradient, self._leaf, v, retain_graph=True)[0]
 
 
 @dataclass(frozen=True, eq=False)
