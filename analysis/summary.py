@@ -27,11 +27,14 @@ def cell_axes(tables: Tables) -> list[str]:
 
 
 def last_layers(tables: Tables, metrics: Sequence[str] = SPECTRAL) -> pd.DataFrame:
-    """A row for each layer of each finished trial, at the last step it was measured: trial_id, step, layer, rows, cols
-    and ``metrics``. Layers come in the order of the model."""
+    """A row for each weight matrix of each finished trial, at the last step it was measured: trial_id, step, layer,
+    rows, cols and ``metrics``. Layers come in the order of the model; changes of weights, activations and the operators
+    of convolutions, which have layers of their own in the table, are left out."""
     ids = tables.trials.loc[tables.trials["status"].isin(FINISHED), "trial_id"]
-    layers = tables.table("layers", ["trial_id", "step", "layer", "rows", "cols", *metrics],
+    layers = tables.table("layers", ["trial_id", "step", "layer", "rows", "cols", "kind", "of", *metrics],
                           pc.field("trial_id").isin(pa.array(ids, pa.string())))
+    kind = layers["kind"].astype("string")
+    layers = layers[(layers["of"] != "change") & ~(kind.str.endswith("_operator") | (kind == "activation")).fillna(False)]
     return layers[layers["step"] == layers.groupby("trial_id")["step"].transform("max")]
 
 

@@ -13,11 +13,12 @@ WHEN = ("none", "last", "ends", "log")
 @dataclass(frozen=True)
 class Measure:
     """When each group of metrics is measured: never, after the last step, before the first and after the last, or at
-    log-spaced steps between these two as well. ``eigenvalues`` keeps the spectra themselves (table ``spectra``)."""
+    log-spaced steps between these two as well."""
 
     training: str = choice("log", WHEN[1:], help="losses, accuracies and norms (table steps)")
     weights: str = choice("log", WHEN, help="spectral metrics of the weight matrices (table layers)")
-    eigenvalues: str = choice("last", WHEN, help="the eigenvalues themselves (table spectra)")
+    changes: str = choice("last", WHEN, help="the same metrics of W - W0, layer fc1:change (table layers)")
+    eigenvalues: str = choice("last", WHEN, help="the eigenvalues of what is measured then (table spectra)")
     predictions: str = choice("none", WHEN, help="calibration on the test set (table steps)")
     activations: str = choice("none", WHEN, help="isotropy, dimension, collapse ... of hidden layers (table layers)")
     gradients: str = choice("none", WHEN, help="noise scale, coherence, tails of the gradient (table steps)")

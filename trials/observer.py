@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from trials.evaluate import evaluate, finite
+from trials.convolutions import operators
 from trials.matrices import matrices
 from trials.measure import Measure, steps
 from trials.measurements import GROUPS, measure
@@ -19,7 +20,7 @@ from trials.optimizers.base import Optimizer, Params, global_norm
 from trials.spec import TrialSpec
 from trials.streams import Stream
 from trials.tasks.base import Data
-from trials.weights import weight_rows
+from trials.weights import layer_rows
 
 
 @dataclass
@@ -40,8 +41,9 @@ class Observer:
         self._spec, self._network, self._data, self._initial = spec, network, data, initial
         self._total, self._epoch_steps = total, epoch_steps
         self._matrices = matrices(network.module)
+        self._operators = operators(network.module, data.x_train[:1])
         self._due = {what: steps(getattr(wanted, what), total, wanted.per_decade)
-                     for what in ("training", "weights", "eigenvalues", *GROUPS)}
+                     for what in ("training", "weights", "changes", "eigenvalues", *GROUPS)}
         self._rates = {name: float(getattr(optimizer, name, 0.0)) for name in ("lr", "momentum")}
         self._root = Stream.of(spec.seed, "measure", data.x_train.device)
         self._memory: dict[Any, Any] = {}
@@ -90,12 +92,15 @@ class Observer:
 
     def _emit_layers(self, params: Params, taken: int, due: set[str], layers: dict[str, dict[str, Any]]) -> None:
         """A row for each weight matrix, and for each other layer (a nonlinearity) that something was measured of."""
-        rows = {layer: {"kind": "activation", **values} for layer, values in layers.items()}
-        if due & {"weights", "eigenvalues"}:
-            metrics, spectra = weight_rows([matrix.of(params) for matrix in self._matrices])
-            for matrix, row, eigenvalues in zip(self._matrices, metrics, spectra, strict=True):
-                if "weights" in due:
-                    rows[matrix.layer] = {**rows.get(matrix.layer, {}), "kind": matrix.kind, **row}
+        rows = {layer: {"kind": "activation", "of": "weight", **values} for layer, values in layers.items()}
+        changes = "changes" in due and taken > 0  # before training there is none
+        if changes or due & {"weights", "eigenvalues"}:
+            initial = self._initial if changes else None
+            found, spectra = layer_rows(self._matrices, params, initial, self._operators)
+            for row, eigenvalues in zip(found, spectra, strict=True):
+                layer = row["layer"]
+                if row["of"] == "change" or "weights" in due:
+                    rows[layer] = {**rows.get(layer, {}), **row}
                 if "eigenvalues" in due and eigenvalues is not None:
-                    self.emitted.spectra.append({"step": taken, "layer": matrix.layer, "eigenvalues": eigenvalues})
+                    self.emitted.spectra.append({"step": taken, "layer": layer, "eigenvalues": eigenvalues})
         self.emitted.layers += [{"step": taken, "layer": layer, **row} for layer, row in rows.items()]

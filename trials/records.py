@@ -15,6 +15,7 @@ import pyarrow as pa
 from trials import measurements
 from trials.columns import Column, number, text, whole
 from trials.spectra import METRICS
+from trials.weights import OF
 
 SCHEMA_VERSION = 1
 VERSION_KEY = b"phasesweep.schema_version"
@@ -66,7 +67,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "layers": (
         _ID, _STEP,
         text("layer", "name of the layer in the model"),
-        text("kind", "what the matrix is of: linear, conv2d (flattened kernel), parameter; activation: no matrix"),
+        text("kind", "what the matrix is of: linear, conv2d (flattened kernel), conv2d_operator, attention, recurrent, parameter; "
+             "activation: no matrix"),
+        OF,
         whole("rows", "N, the larger side of the matrix; null for activations"),
         whole("cols", "M, the smaller side; null for activations"),
         *METRICS,
