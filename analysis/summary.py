@@ -34,7 +34,8 @@ def last_layers(tables: Tables, metrics: Sequence[str] = SPECTRAL) -> pd.DataFra
     layers = tables.table("layers", ["trial_id", "step", "layer", "rows", "cols", "kind", "of", *metrics],
                           pc.field("trial_id").isin(pa.array(ids, pa.string())))
     kind = layers["kind"].astype("string")
-    layers = layers[(layers["of"] != "change") & ~(kind.str.endswith("_operator") | (kind == "activation")).fillna(False)]
+    other = kind.str.endswith("_operator") | (kind == "activation") | (layers["of"] == "change")
+    layers = layers[~other.fillna(False)]
     return layers[layers["step"] == layers.groupby("trial_id")["step"].transform("max")]
 
 

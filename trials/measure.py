@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from trials.fields import choice, count
 
@@ -30,6 +30,9 @@ class Measure:
     def json(self) -> str:
         """All settings as JSON, for provenance and comparison."""
         return json.dumps(asdict(self), sort_keys=True)
+
+
+GROUPS = tuple(field.name for field in fields(Measure) if field.metadata["kind"] is str)
 
 
 def steps(when: str, total: int, per_decade: int) -> set[int]:

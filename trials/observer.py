@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from trials.evaluate import evaluate, finite
 from trials.convolutions import operators
+from trials.evaluate import evaluate, finite
 from trials.matrices import matrices
-from trials.measure import Measure, steps
-from trials.measurements import GROUPS, measure
+from trials.measure import GROUPS, Measure, steps
+from trials.measurements import measure
 from trials.measurements.base import Snapshot
 from trials.network import Network
 from trials.optimizers.base import Optimizer, Params, global_norm
@@ -43,7 +43,7 @@ class Observer:
         self._matrices = matrices(network.module)
         self._operators = operators(network.module, data.x_train[:1])
         self._due = {what: steps(getattr(wanted, what), total, wanted.per_decade)
-                     for what in ("training", "weights", "changes", "eigenvalues", *GROUPS)}
+                     for what in GROUPS}
         self._rates = {name: float(getattr(optimizer, name, 0.0)) for name in ("lr", "momentum")}
         self._root = Stream.of(spec.seed, "measure", data.x_train.device)
         self._memory: dict[Any, Any] = {}

@@ -67,8 +67,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "layers": (
         _ID, _STEP,
         text("layer", "name of the layer in the model"),
-        text("kind", "what the matrix is of: linear, conv2d (flattened kernel), conv2d_operator, attention, recurrent, parameter; "
-             "activation: no matrix"),
+        text("kind", "linear, conv2d (flattened kernel), conv2d_operator, attention, recurrent, embedding, parameter; "
+                     "activation: no matrix"),
         OF,
         whole("rows", "N, the larger side of the matrix; null for activations"),
         whole("cols", "M, the smaller side; null for activations"),

@@ -18,7 +18,6 @@ from trials.measurements.base import Measurement, Snapshot
 MEASUREMENTS: tuple[Measurement, ...] = tuple(
     found for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name)
     if (found := getattr(importlib.import_module(f"{__name__}.{module.name}"), "MEASUREMENT", None)) is not None)
-GROUPS = ("predictions", "activations", "gradients", "curvature", "kernel")
 
 
 def columns(table: str) -> tuple[Column, ...]:
