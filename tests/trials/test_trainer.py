@@ -166,7 +166,8 @@ def test_divergence_is_dated_exactly() -> None:
 
 
 def test_stopping_loss() -> None:
-    emitted = train(spec(budget={"epochs": 50.0, "stop_train_loss": 0.5}), Measure(weights="last", changes="none", eigenvalues="none"))
+    emitted = train(spec(budget={"epochs": 50.0, "stop_train_loss": 0.5}),
+                    Measure(weights="last", changes="none", eigenvalues="none"))
     trial = emitted.trial
     assert trial["status"] == "stopped" and trial["train_loss"] < 0.5
     assert emitted.steps[-1]["step"] == trial["steps"] < 50 * 1347 / 8

@@ -64,8 +64,8 @@ class Snapshot:
 class Measurement:
     """One file of this package defines one (or a few that share their work), called ``MEASUREMENT``.
 
-    ``group`` is the word in the study's ``measure:`` block that switches it on (see ``trials.measure``). ``columns`` are
-    added to ``table``: ``steps`` (``function`` returns one mapping) or ``layers`` (a mapping for each layer by its
+    ``group`` is the word in the study's ``measure:`` block that switches it on (see ``trials.measure``). ``columns``
+    are added to ``table``: ``steps`` (``function`` returns one mapping) or ``layers`` (a mapping for each layer by its
     name). ``function`` never raises for numbers it cannot give: those are None.
     """
 
