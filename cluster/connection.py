@@ -5,8 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+LOGS = "/tmp/ray/session_latest/logs"  # unless TMPDIR or RAY_TMPDIR move them
 
 
 class ClusterError(Exception):
@@ -27,9 +32,9 @@ class Connection:
         """Describe the cluster this process has just joined."""
         import ray
 
-        total = ray.cluster_resources()
-        nodes = sum(1 for node in ray.nodes() if node["Alive"])
-        return cls(target, nodes, total.get("CPU", 0.0), total.get("GPU", 0.0))
+        total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        alive = [node["Alive"] for node in ray.nodes()]  # type: ignore[no-untyped-call]
+        return cls(target, sum(alive), total.get("CPU", 0.0), total.get("GPU", 0.0))
 
     def slots(self, resources: dict[str, float]) -> int:
         """How many workers with these resources fit at once, by the cluster's totals."""
@@ -37,12 +42,46 @@ class Connection:
         return int(min(have[name] // need for name, need in resources.items() if need > 0))
 
 
-def init(**arguments: Any) -> None:
-    """``ray.init`` without its noise."""
+@contextmanager
+def session(target: str, **arguments: Any) -> Iterator[Connection]:
+    """``ray.init(**arguments)`` without its noise. Leaving disconnects, and stops a Ray that was started by it.
+
+    Raises ClusterError where Ray does not come up, or this process is connected already.
+    """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about future GPU masking
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no reports over the network about somebody's sweep
+    import ray
+
+    if ray.is_initialized():
+        raise ClusterError("this process is already connected to Ray; run the sweep in a process of its own")
+    try:
+        try:
+            _init(**arguments)
+        except Exception as error:
+            raise ClusterError(f"Ray on {target}: {one_line(error)}; its logs are in {LOGS}") from error
+        yield Connection.made(target)
+    finally:
+        ray.shutdown()
+
+
+def one_line(error: object) -> str:
+    """The start of Ray's message, which may go over many lines."""
+    return " ".join(str(error).split())[:300]
+
+
+def _init(**arguments: Any) -> None:
+    """Ray puts the working directory first on its workers' path: were it the user's, a folder of theirs called like
+    one of our packages would hide it. So we connect from the folder that holds ours."""
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, **arguments)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # pages for each worker that dies, and
+    ray._private.worker._worker_logs_enabled = False  # a paragraph each: trials say why they failed
+    here = os.getcwd()
+    os.chdir(Path(__file__).parents[1])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **arguments)
+    finally:
+        os.chdir(here)

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from pathlib import Path
 
-from cluster.connection import ClusterError, Connection, init
+from cluster.connection import Connection, session
 
 # Rows travel in small messages and data are loaded by each worker, so the object store holds next to nothing.
 OBJECT_STORE_BYTES = 128 * 2**20
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def connect() -> AbstractContextManager[Connection]:
+    """Start Ray on this machine; leaving the context stops it, and so does the end of this process, however it ends.
+
+    Raises ClusterError on entering if it does not come up.
+    """
+    return session("this machine", address="local", num_cpus=cpus(), include_dashboard=False,
+                   object_store_memory=OBJECT_STORE_BYTES)
 
 
 def cpus() -> int:
-    """Cores this process may use (an affinity mask or a container's limit counts)."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1
-
-
-@contextmanager
-def connect() -> Iterator[Connection]:
-    """Start Ray on this machine; leaving the context stops it. Raises ClusterError if it does not come up."""
-    import ray
-
-    if ray.is_initialized():
-        raise ClusterError("this process is already connected to Ray; run the sweep in a process of its own")
-    try:
-        init(address="local", num_cpus=cpus(), include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
-    except Exception as error:
-        raise ClusterError(f"Ray did not start on this machine: {' '.join(str(error).split())[:300]}; "
-                           "see `phasesweep doctor`") from error
-    try:
-        yield Connection.made("this machine")
-    finally:
-        ray.shutdown()
+    """Cores this process may use: an affinity mask and a container's share of time both count; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for quota, period in (("cpu.max", "cpu.max"), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:  # cgroup v2 has "quota period" in one file, v1 has two files; "max" and -1 mean no limit
+            share = int((CGROUP / quota).read_text().split()[0]) / int((CGROUP / period).read_text().split()[-1])
+        except (OSError, ValueError):
+            continue
+        if share > 0:
+            cores = min(cores, max(1, int(share)))
+    return cores

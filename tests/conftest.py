@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from support import COMMAND, Cli, Tables
 
 # Set before Ray and OpenMP read them: two cores, quiet, and no usage reports.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,10 +16,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 # What may differ between two runs of the same trials.
 TIMES = ["wall_time", "finished_at", "elapsed", "attempts"]
-COMMAND = [sys.executable, "-m", "orchestrator.cli"]
-
-Cli = Callable[..., "subprocess.CompletedProcess[str]"]
-Tables = Callable[[Path], "dict[str, pd.DataFrame]"]
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,21 @@
 """Run a study on a Ray cluster that is already up. This process joins it as a driver; the results are written here.
 
-The cluster's token is taken from RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token. phasesweep
-must be installed on every node, in the same version."""
+This machine must be one of the cluster's nodes (`ray start --address=HOST:PORT` makes it one). The cluster's token is
+taken from RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token. phasesweep must be installed on
+every node, in the same version; `phasesweep doctor --to HOST:PORT` looks.
+
+Exit status: 0 all trials have a result (a diverged trial is a result), 1 some trials failed, 2 bad input."""
 
 from __future__ import annotations
 
 import argparse
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
 
 from rich.console import Console
 
 from orchestrator.commands import common
 from orchestrator.commands.run import run_and_conclude
 
-if TYPE_CHECKING:
-    from cluster import Connection
-
-HELP = "run a study on a Ray cluster that is up"
 EXAMPLE = "RAY_AUTH_MODE=token ray start --head --port=6379 && phasesweep submit batch_size_phases --to 127.0.0.1:6379"
 
 
@@ -29,8 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, console: Console) -> int:
     """Run the study on the cluster."""
-    def there() -> AbstractContextManager[Connection]:
-        import cluster
+    import cluster
 
-        return cluster.existing(args.to)
-    return run_and_conclude(args, console, there)
+    with cluster.existing(args.to) as connection:  # first of all: nothing is written if we are not let in
+        return run_and_conclude(args, console, lambda: nullcontext(connection))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import COMMAND, Cli, Tables
+from support import COMMAND, Cli, Tables
 
 STUDY = """
 study: resume

@@ -1,0 +1,145 @@
+"""A Ray of our own: it comes up, it leaves nothing running however the sweep ends, and it takes the cores we have."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import processes
+import pytest
+
+import cluster
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
+
+# Starts Ray with a worker in use; each line it reads lets it go on.
+DRIVER = """
+import os, sys
+import cluster
+
+def session(fails):
+    before = os.getcwd()
+    with cluster.local() as connection:
+        import ray
+        assert os.getcwd() == before
+        pid = ray.get(ray.remote(lambda: os.getpid()).remote())
+        try:
+            with cluster.local():
+                pass
+        except cluster.ClusterError as error:
+            print(error, flush=True)
+        assert ray.is_initialized()
+        print("up", connection.nodes, connection.cpus, pid, flush=True)
+        sys.stdin.readline()
+        if fails:
+            raise ZeroDivisionError
+
+for fails in (False, True):
+    try:
+        session(fails)
+    except ZeroDivisionError:
+        assert fails
+    import ray
+    assert not ray.is_initialized()
+    print("left", flush=True)
+    sys.stdin.readline()
+"""
+# They ask the head, which is gone, for a minute before they give up; they hold no port, core or memory of note.
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+
+
+@contextmanager
+def driver() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen([sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:
+        started: list[processes.Process] = []
+        try:
+            yield process
+        finally:
+            started += processes.below(process.pid)
+            process.kill()
+            for one in started:
+                one.kill()
+
+
+def come_up(process: subprocess.Popen[str]) -> list[processes.Process]:
+    """Wait for Ray; everything it runs."""
+    assert process.stdout is not None and process.stderr is not None
+    line = process.stdout.readline()
+    assert "already connected to Ray" in line, line or process.stderr.read()
+    word, nodes, cpus, worker = process.stdout.readline().split()
+    assert (word, nodes, float(cpus)) == ("up", "1", cluster.local_cpus())
+    running = processes.below(process.pid)
+    for what in ("gcs_server", "raylet/raylet"):
+        assert any(what in one.command.split(" ")[0] for one in running), f"no {what} to look at"
+    assert int(worker) in [one.pid for one in running]
+    return running
+
+
+def test_leaving_stops_everything_also_after_an_error() -> None:
+    with driver() as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        for _ in ("returns", "raises"):
+            running = come_up(process)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "left\n"
+            assert processes.left_after(20, running) == []
+            assert processes.below(process.pid) == []
+            process.stdin.write("\n")
+            process.stdin.flush()
+        assert process.wait(60) == 0
+        assert process.stderr.read() == ""
+
+
+def test_nothing_survives_a_driver_that_is_killed() -> None:
+    with driver() as process:
+        running = come_up(process)
+        try:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert processes.left_after(20, [one for one in running if not one.command.startswith(AGENTS)]) == []
+        finally:
+            for one in running:
+                one.kill()
+
+
+def test_a_ray_that_does_not_come_up_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def init(**arguments: object) -> None:
+        raise RuntimeError("the first of\n\n  many lines " + "x" * 5000)
+
+    monkeypatch.setattr(ray, "init", init)
+    before = os.getcwd()
+    with pytest.raises(cluster.ClusterError) as caught, cluster.local():
+        pass
+    message = str(caught.value)
+    assert re.fullmatch(r"Ray on this machine: the first of many lines x{100,300}; its logs are in /\S+", message)
+    assert os.getcwd() == before
+
+
+@pytest.mark.parametrize(("files", "expected"), [
+    ({}, 8),
+    ({"cpu.max": "max 100000\n"}, 8),
+    ({"cpu.max": "300000 100000\n"}, 3),
+    ({"cpu.max": "250000 100000\n"}, 2),
+    ({"cpu.max": "50000 100000\n"}, 1),
+    ({"cpu.max": "6400000 100000\n"}, 8),
+    ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+    ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+])
+def test_cores_are_those_of_the_container(files: dict[str, str], expected: int, tmp_path: Path,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(sys.modules["cluster.local"], "CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert cluster.local_cpus() == expected
