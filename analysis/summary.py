@@ -74,8 +74,7 @@ def summary(tables: Tables, layers: Sequence[str] | None = None) -> pd.DataFrame
     default ``main_layer``) of its spectral metrics at the last measured step: ``LAYER.stable_rank`` and so on, never
     over several layers. ``*_sd`` is the standard deviation over the trials (n - 1 in the denominator, null for one
     trial), ``*_n`` the number of trials that have the metric, where some have not (alpha is null where the tail is no
-    power law). Columns without a number are left
-    out. Raises UserError for a layer that no finished trial has.
+    power law). Accuracies are left out for a regression. Raises UserError for a layer that no finished trial has.
     """
     trials, chosen = ends(tables, layers)
     trials["study"] = tables.name
@@ -86,7 +85,9 @@ def summary(tables: Tables, layers: Sequence[str] | None = None) -> pd.DataFrame
     values = trials[[*TRAINING, *(f"{layer}.{metric}" for layer in chosen for metric in SPECTRAL)]]
     grouped = values.groupby(by, dropna=False)
     mean, spread, number = grouped.mean(), grouped.std(), grouped.count()
-    for name in values.dropna(axis=1, how="all"):
+    for name in values:
+        if name in TRAINING and values[name].isna().all():
+            continue
         cells[name], cells[f"{name}_sd"] = mean[name], spread[name]
         if (number[name] != cells["n"]).any():
             cells[f"{name}_n"] = number[name]
@@ -123,6 +124,8 @@ def format_table(frame: pd.DataFrame, limit: int = 24, width: int = 80) -> Table
     for row in zip(*(cells[name] for name in fitting), strict=True):
         table.add_row(*map(escape, row))
     table.caption = "means over the n trials that finished; standard deviations in summary.csv"
+    if any(name.endswith(".alpha_n") for name in fitting):
+        table.caption += "\nalpha: of the trials (alpha n) whose tail passes as a power law"
     if len(fitting) < len(shown):
         table.caption += f"\nsummary.csv also has {', '.join(shown[len(fitting):])}"
     if len(frame) > limit:
