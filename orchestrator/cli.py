@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import textwrap
@@ -35,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     verb = top_parser().parse_args(words[:1]).verb
     from trials.errors import UserError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a letter that the terminal lacks is no reason to stop
     try:
         module = importlib.import_module(f"orchestrator.commands.{verb}")
         about = "\n\n".join(textwrap.fill(paragraph, 79) for paragraph in str(module.__doc__).split("\n\n"))

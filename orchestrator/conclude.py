@@ -59,7 +59,9 @@ def failures(study: Study, folder: Folder, trial_ids: Iterable[str]) -> Table:
         if row.pop("trial_id") in wanted:
             reason = row.pop("reason")
             by_reason.setdefault(reason, []).append(", ".join(f"{name} {value}" for name, value in row.items()))
-    table = Table("failed", "because", "for instance", show_edge=False, pad_edge=False)
+    table = Table(show_edge=False, pad_edge=False)
+    for name in ("failed", "because", "for instance"):
+        table.add_column(name, overflow="fold")
     for reason, trials in sorted(by_reason.items(), key=lambda item: -len(item[1]))[:REASONS]:
         table.add_row(f"{len(trials):,}", escape(reason), escape(trials[0]))
     if len(by_reason) > REASONS:

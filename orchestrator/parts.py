@@ -75,7 +75,11 @@ def load(folder: Folder, table: str, number: int) -> pq.ParquetFile:
     """
     try:
         data = folder.read(name(table, number))
-        file = pq.ParquetFile(pa.BufferReader(data))
+        # A copy that Arrow owns: its threads let go of what they have read a little late, and if that is an object of
+        # Python's while the interpreter ends, the process aborts.
+        owned = pa.BufferOutputStream()
+        owned.write(data)
+        file = pq.ParquetFile(pa.BufferReader(owned.getvalue()))
     except FileNotFoundError:
         raise Damaged("is missing") from None
     except (pa.ArrowException, OSError, ValueError) as error:

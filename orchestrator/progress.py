@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeElapsedColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -14,12 +14,12 @@ PLAIN_SECONDS = 15.0  # without a terminal, a line of text this often
 
 
 def duration(seconds: float) -> str:
-    """A time for people: ``42 s``, ``3 min 10 s``, ``2 h 5 min``."""
+    """A time for people: ``42 s``, ``3 min``, ``2 h 5 min``."""
     whole = round(seconds)
     if whole < 100:
         return f"{whole} s"
     if whole < 6000:
-        return f"{whole // 60} min {whole % 60} s"
+        return f"{round(whole / 60)} min"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
@@ -35,8 +35,8 @@ class SweepProgress:
         self._began = self._printed = time.monotonic()
         self._seconds_left: float | None = None
         self._live = Progress(
-            TextColumn("[bold]{task.description}"), BarColumn(bar_width=None, table_column=Column(ratio=1)),
-            MofNCompleteColumn(), _Fields(self), TimeElapsedColumn(), console=console, transient=False, expand=True,
+            BarColumn(bar_width=None, table_column=Column(ratio=1)), MofNCompleteColumn(),
+            _Fields(self, Column(no_wrap=True)), TimeElapsedColumn(), console=console, transient=False, expand=True,
             disable=not console.is_terminal)
         self._task = self._live.add_task("trials", total=total, completed=sum(done.values()))
 
@@ -69,19 +69,20 @@ class SweepProgress:
         elapsed = time.monotonic() - self._began
         if self._new:
             rate = self._new / max(elapsed, 1e-9)
-            parts.append(f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min")
+            parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min")
         if self._seconds_left is not None:
-            parts.append(f"about {duration(self._seconds_left)} left")
+            parts.append(f"{duration(self._seconds_left)} left")
         return " · ".join(parts)
 
     def _print(self) -> None:
         self._printed = time.monotonic()
-        self._console.print(f"trials {sum(self._statuses.values())}/{self._total} · {self.fields()}", highlight=False)
+        counts = f"trials {sum(self._statuses.values()):,}/{self._total:,}"
+        self._console.print(" · ".join(filter(None, (counts, self.fields()))), highlight=False)
 
 
 class _Fields(ProgressColumn):
-    def __init__(self, progress: SweepProgress) -> None:
-        super().__init__()
+    def __init__(self, progress: SweepProgress, column: Column) -> None:
+        super().__init__(column)
         self._progress = progress
 
     def render(self, task: Task) -> Text:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -47,22 +49,40 @@ def run(study: Study, results: str, connect: Connect, console: Console) -> Outco
     Raises UserError (bad folder, disk full, another driver) and ClusterError; what was committed stays.
     """
     folder = Folder.open(results)
+    fresh = not read_trials(folder, ["trial_id"], skip_damaged=True).num_rows
+    if fresh:  # said before the folder is made
+        _rehearse(survey(study, {}, lambda trial_ids: [None] * len(trial_ids)))
     with Lease(folder) as lease:
         store = Store.open(folder, wanted_schemas(study, folder))
         for warning in store.warnings:
-            console.print(f"[yellow]{warning}", highlight=False)
+            console.print(warning, style="yellow", markup=False, highlight=False)
         observed = Observed(folder, store.statuses)
         before = survey(study, store.statuses, observed)
         for line in changes(study, folder):
-            console.print(f"[yellow]{line}", highlight=False)
+            console.print(line, style="yellow", markup=False, highlight=False)
         if before.finished:
             return Outcome(before, None)
-        rehearse(next(iter(before.examples.values())))
+        if not fresh:
+            _rehearse(before)
         if before.failed:
             store.discard(before.failed)
         folder.write("study.yaml", study_file(study))
         interrupted = _sweep(study, store, lease, observed, before, connect, console)
         return Outcome(survey(study, store.statuses, observed), interrupted)
+
+
+def _rehearse(found: Survey) -> None:
+    """Raise UserError if neither the first nor the last trial can be trained. Where only some cannot, the others are to
+    run; what has failed before is tried again as it is."""
+    if found.failed or found.last is None:
+        return
+    try:
+        rehearse(next(iter(found.examples.values())))
+    except UserError:
+        with contextlib.suppress(UserError):
+            rehearse(found.last)
+            return
+        raise
 
 
 def wanted_schemas(study: Study, folder: Folder) -> dict[str, pa.Schema]:
@@ -81,11 +101,12 @@ def wanted_schemas(study: Study, folder: Folder) -> dict[str, pa.Schema]:
 def changes(study: Study, folder: Folder) -> list[str]:
     """What is no longer as it was when the finished trials ran, though it does not change their identity: one line
     each. They are kept; measuring them again takes another results folder."""
-    stored = read_trials(folder, ["measure", "code"])
+    stored = read_trials(folder, ["status", "measure", "code"]).to_pylist()
+    finished = [row for row in stored if row["status"] in records.FINAL]  # the others run again anyway
     lines = []
     for column, now, what in (("measure", study.measure.json, "were measured under another measure: block"),
                               ("code", fingerprint(study), "ran before your model or task file was changed")):
-        differ = sum(value != now for value in stored[column].to_pylist()) if stored.num_rows else 0
+        differ = sum(row.get(column) != now for row in finished)
         if differ:
             lines.append(f"{differ} finished trials {what}; they are kept as they are. To run them again give another "
                          "results=PATH")
@@ -117,7 +138,7 @@ def _sweep(study: Study, store: Store, lease: Lease, observed: Observed, before:
     with connect() as cluster:
         device, resources = placement(study, cluster)
         job = Job(study.measure, store.schemas, tuple(store.axes), device, resources["cpu"], study.retries,
-                  str(study.folder), fingerprint(study))
+                  str(study.folder), os.getcwd(), fingerprint(study))
         queue = Queue(study.trials(observed), store.statuses, partial(work, study=study), cluster.slots(resources))
         with SweepProgress(console, before.size, before.done) as progress:
 

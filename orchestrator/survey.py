@@ -28,8 +28,8 @@ class Survey:
     """``size`` trials in the design; ``done`` of them by status; ``failed`` ids, to be tried again.
 
     ``pending`` trials are still to run; together they take ``pending_work``. ``budgets`` counts them by (optimizer
-    steps, batch size), ``examples`` holds one of each batch size. Where an adaptive design has not said yet what it
-    wants, ``open_ended`` is true and the rest is taken to be like what it has asked for.
+    steps, batch size), ``examples`` holds the first of each batch size, ``last`` is the last of all. Where an adaptive
+    design has not said yet what it wants, ``open_ended`` is true and the rest is taken to be like what it asked for.
     """
 
     size: int
@@ -39,6 +39,7 @@ class Survey:
     pending_work: float = 0.0
     budgets: Counter[tuple[int, int]] = field(default_factory=Counter)
     examples: dict[int, TrialSpec] = field(default_factory=dict)
+    last: TrialSpec | None = None
     open_ended: bool = False
 
     @property
@@ -70,6 +71,7 @@ def survey(study: Study, statuses: Mapping[str, str], observe: Observe) -> Surve
         result.pending_work += work(spec, study)
         result.budgets[total_steps(spec, study.train_size(spec.task)), spec.batch_size] += 1
         result.examples.setdefault(spec.batch_size, spec)
+        result.last = spec
     if result.open_ended:
         known = result.pending
         result.pending = result.size - sum(result.done.values())

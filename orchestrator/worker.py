@@ -6,7 +6,6 @@ import datetime
 import os
 import platform
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from ray import tune
 from orchestrator.queue import Pack
 from orchestrator.version import VERSION
 from trials import usercode
+from trials.errors import describe
 from trials.measure import Measure
 from trials.observer import Emitted
 from trials.records import Rows
@@ -38,6 +38,7 @@ class Job:
     cpus: float
     retries: int
     folder: str
+    cwd: str
     code: str | None
 
 
@@ -53,6 +54,8 @@ class Worker(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next pack in the same process."""
+        if os.path.isdir(self.job.cwd):  # Tune goes to a folder of its own; user code is to see the driver's
+            os.chdir(self.job.cwd)
         self.pack: Pack = new_config["pack"]
         self.specs = list(self.pack.specs.values())
         return True
@@ -87,7 +90,7 @@ class Worker(tune.Trainable):
             try:
                 emitted = train(spec, self.job.measure, self.job.device)
                 break
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if attempts > self.job.retries:
                     emitted = Emitted(failed(error, time.perf_counter() - began))
                     break
@@ -96,11 +99,8 @@ class Worker(tune.Trainable):
 
 
 def failed(error: BaseException, wall_time: float) -> dict[str, Any]:
-    """The trial row of an error: its message and the place it came from, in one line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-    message = " ".join(f"{type(error).__name__}: {error}".split())
-    return {"status": "failed", "reason": message[:500] + place, "wall_time": wall_time}
+    """The trial row of an error."""
+    return {"status": "failed", "reason": describe(error), "wall_time": wall_time}
 
 
 def trial_rows(spec: TrialSpec, emitted: Emitted, attempts: int, job: Job) -> list[tuple[str, dict[str, Any]]]:

@@ -11,7 +11,7 @@ from typing import Any
 from search_spaces.axes import Axis
 from search_spaces.space import Substitution
 from trials import usercode
-from trials.errors import UserError
+from trials.errors import UserError, describe
 from trials.spec import TrialSpec, make
 from trials.tasks.base import Data
 
@@ -62,8 +62,8 @@ def _user_train_size(function: Callable[..., Any], name: str, params: str) -> in
         data = function(**json.loads(params))
     except UserError:
         raise
-    except Exception as error:
-        raise UserError(f"trial.task: {name} failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"trial.task: {name} failed: {describe(error)}") from error
     if not isinstance(data, Data):
-        raise UserError(f"trial.task.name: {name} must return trials.tasks.base.Data, got {type(data).__name__}")
+        raise UserError(f"trial.task.name: {name} must return trials.Data, got {type(data).__name__}")
     return None if data.fresh is not None else len(data.x_train)

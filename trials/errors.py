@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+
+_LIBRARIES = ("<", *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")),
+              *(str(Path(__file__).parents[1] / name) + os.sep for name in ("trials", "search_spaces", "orchestrator")))
 
 
 class UserError(Exception):
@@ -11,6 +18,14 @@ class UserError(Exception):
 
     The command line prints it and exits with status 2; nothing has been written by then.
     """
+
+
+def describe(error: BaseException) -> str:
+    """What a user's code has raised, on one line: kind, message, and the last line of theirs that led to it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)] or frames[-1:]
+    place = f" ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs and theirs[-1].filename[0] != "<" else ""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500] + place
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from functools import lru_cache
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from trials import usercode
 from trials.batches import Batches, total_steps
-from trials.errors import UserError
+from trials.errors import UserError, describe
 from trials.evaluate import finite
 from trials.knobs.base import Moment
 from trials.measure import Measure
@@ -47,10 +46,8 @@ def rehearse(spec: TrialSpec) -> None:
         trainer.take(0)
     except UserError:
         raise
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        raise UserError(f"trial: cannot be trained: {type(error).__name__}: {error} "
-                        f"({where.filename}:{where.lineno})") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"trial: cannot be trained: {describe(error)}") from error
 
 
 def load_data(spec: TrialSpec, device: str = "cpu") -> Data:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from trials.errors import UserError, did_you_mean
+from trials.errors import UserError, describe, did_you_mean
 
 _folders: list[Path] = []
 
@@ -67,12 +67,12 @@ def fingerprint(names: list[str]) -> str | None:
 
 
 def _find(source: str, place: str) -> Path:
-    for folder in (Path.cwd(), *_folders):
+    folders = dict.fromkeys((Path.cwd(), *_folders))
+    for folder in folders:
         path = folder / source
         if path.is_file():
             return path.resolve()
-    looked = ", ".join(str(folder) for folder in (Path.cwd(), *_folders))
-    raise UserError(f"{place}: no file {source!r} in {looked}")
+    raise UserError(f"{place}: no file {source!r} in {', '.join(map(str, folders))}")
 
 
 def _load_file(path: Path, place: str) -> ModuleType:
@@ -86,9 +86,9 @@ def _load_file(path: Path, place: str) -> ModuleType:
     sys.modules[alias] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[alias]
-        raise UserError(f"{place}: {path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise UserError(f"{place}: {path} cannot be imported: {describe(error)}") from error
     return module
 
 
@@ -97,8 +97,8 @@ def _load_module(source: str, place: str) -> ModuleType:
         _append(folder)
     try:
         return importlib.import_module(source)
-    except Exception as error:
-        raise UserError(f"{place}: module {source!r} cannot be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{place}: module {source!r} cannot be imported: {describe(error)}") from error
 
 
 def _append(folder: Path) -> None:

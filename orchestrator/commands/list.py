@@ -18,7 +18,7 @@ from rich.table import Table
 from search_spaces import list_studies
 from search_spaces.designs.base import DESIGNS
 from trials import records
-from trials.fields import declared
+from trials.fields import LARGEST, declared
 from trials.knobs.base import KNOBS, Knob, places
 from trials.models.base import MODELS
 from trials.optimizers.base import OPTIMIZERS
@@ -90,7 +90,7 @@ def compact(field: dataclasses.Field[Any]) -> str:
         return f"{{{', '.join(meta['options'])}}}"
     low, high = meta["low"], meta["high"]
     if kind is int:
-        return f"{{{low}, {low + 1}, ...}}" if math.isinf(high) else f"{{{low}, ..., {high}}}"
+        return f"{{{low}, {low + 1}, ...}}" if high >= LARGEST else f"{{{low}, ..., {high}}}"
     left = "(" if meta["open_low"] or math.isinf(low) else "["
     right = ")" if meta["open_high"] or math.isinf(high) else "]"
     return f"{left}{low:g}, {high:g}{right}"

@@ -58,7 +58,7 @@ def _axis(axis: Axis) -> str:
     if len(shown) == 1:
         return f"{name}: {shown[0]}"
     if isinstance(shown[0], str):
-        return f"{name}: {', '.join(shown)}"
+        return f"{name}: {len(shown)} values, {', '.join(dict.fromkeys(shown))}"
     return f"{name}: {len(shown)} values, {shown[0]} to {shown[-1]}"
 
 

@@ -9,6 +9,7 @@ import csv
 import json
 import math
 import sys
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,10 @@ def _show(frame: pd.DataFrame, console: Console) -> None:
     """The first rows as a table, or, where that is too wide, each row as a list."""
     rows = [[_short(value) for value in row] for row in frame.head(SHOWN).itertuples(index=False, name=None)]
     names = [str(name) for name in frame.columns]
-    numeric = [frame.dtypes.iloc[i].kind in "iuf" for i in range(len(names))]
     table = Table(show_edge=False, pad_edge=False)
-    for name, right in zip(names, numeric, strict=True):
-        table.add_column(escape(name), justify="right" if right else "left", no_wrap=True)
+    for i, name in enumerate(names):
+        numeric = all(isinstance(value, Number) for value in frame.iloc[:SHOWN, i])
+        table.add_column(escape(name), justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         table.add_row(*map(escape, row))
     if Measurement.get(console, console.options.update(max_width=10**6), table).maximum <= console.width:
