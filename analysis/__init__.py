@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from analysis.esd import spectra_figure
 from analysis.load import Tables, axes, load
+from analysis.phases import Thresholds, label_phases, sensitivity
 from analysis.plots import summary_figure
 from analysis.query import query
 from analysis.summary import format_table, summary
 
-__all__ = ["Tables", "axes", "format_table", "load", "query", "spectra_figure", "summary", "summary_figure"]
+__all__ = ["Tables", "Thresholds", "axes", "format_table", "label_phases", "load", "query", "sensitivity",
+           "spectra_figure", "summary", "summary_figure"]

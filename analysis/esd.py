@@ -1,7 +1,9 @@
-"""Spectra themselves: the density of eigenvalues of one layer beside the Marchenko-Pastur bulk fitted to it."""
+"""Spectra themselves: the density of eigenvalues of a layer beside the Marchenko-Pastur bulk and the power-law tail
+fitted to it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pandas as pd
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from analysis.load import Tables
 from analysis.style import COLORS, GREY, label, sheet, short
@@ -59,6 +62,34 @@ def spectra_figure(tables: Tables, layer: str | None = None, axis: str | None = 
     return figure
 
 
+def model_figure(name: str, layers: Sequence[Mapping[str, Any]]) -> Figure:
+    """Density of the eigenvalues of W^T W / N of each of ``layers``, one panel a matrix, in their order.
+
+    A layer is a row of ``trials.weights.weight_rows`` with its name under ``layer`` and its ``eigenvalues`` (not all
+    zero). Over it are drawn the Marchenko-Pastur bulk and, where alpha passes its gate, the power law of the tail.
+    """
+    title = f"{name}: spectra of its weight matrices"
+    note = ("Bars: density of the eigenvalues; solid curve: Marchenko-Pastur bulk; dotted: its edge; triangles: "
+            r"eigenvalues beyond the edge; dashed: power-law tail, where there is one, with its $\alpha$.")
+    columns = min(len(layers), 2)
+    with sheet(-(-len(layers) // columns), columns, title, note) as (figure, panels):
+        for panel, row in zip(panels, layers, strict=False):
+            _density(panel, dict(row), _edges(pd.Series([row["eigenvalues"]]), min(44, 8 + row["cols"] // 4)))
+            words = f"{row['layer']} ({row['rows']} × {row['cols']})"
+            panel.set_title((words if len(words) <= 56 else f"…{words[-55:]}").replace("$", r"\$") + "\n", fontsize=7.5)
+            for axis in (panel.xaxis, panel.yaxis):
+                low, high = axis.get_view_interval()
+                if high < 10 * low:
+                    axis.set_major_locator(MaxNLocator(4))
+                    axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:.3g}"))
+                axis.set_minor_formatter(NullFormatter())
+            panel.set_ylabel(r"density  $\rho(\lambda)$")
+            panel.set_xlabel(r"eigenvalue  $\lambda$  of  $W^TW/N$")
+        for panel in panels[len(layers):]:
+            panel.remove()
+    return figure
+
+
 def _pick(layers: pd.DataFrame, axis: str, others: list[str], count: int) -> tuple[pd.DataFrame, dict[str, object]]:
     """(Rows that differ in ``axis`` only, ``count`` of them evenly spread; the values of ``others`` they share): the
     first combination of these that has most values of the axis."""
@@ -73,11 +104,11 @@ def _pick(layers: pd.DataFrame, axis: str, others: list[str], count: int) -> tup
     return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))], fixed
 
 
-def _edges(spectra: pd.Series) -> np.ndarray:
+def _edges(spectra: pd.Series, bins: int = 44) -> np.ndarray:
     """Log-spaced bins over the eigenvalues, but for those near 0, of which a square matrix has a few far below."""
     values = np.concatenate(list(spectra))
     lowest = max(np.quantile(values[values > 0], 0.02), 1e-6 * values.max())
-    return np.geomspace(lowest, 1.001 * values.max(), 45)
+    return np.geomspace(lowest, 1.001 * values.max(), bins + 1)
 
 
 def _density(panel: Axes, row: dict[str, Any], edges: np.ndarray) -> None:
@@ -90,7 +121,7 @@ def _density(panel: Axes, row: dict[str, Any], edges: np.ndarray) -> None:
     panel.set_ylim(bottom=min(panel.get_ylim()[0], 0.3 * heights[heights > 0].min()))
     counts = [f"{below} below the axis"] if (below := (values < edges[0]).sum()) else []
     edge = row["lambda_plus"]
-    if edge == edge:
+    if pd.notna(edge):
         beyond = values[values > edge]
         x, density = marchenko_pastur(edge, row["cols"] / row["rows"], edges[0])
         panel.plot(x, density * (1 - len(beyond) / len(values)), color=COLORS[1])
@@ -98,7 +129,18 @@ def _density(panel: Axes, row: dict[str, Any], edges: np.ndarray) -> None:
         panel.plot(beyond, np.full(len(beyond), 0.035), transform=panel.get_xaxis_transform(), linestyle="none",
                    marker="^", markersize=3, color="black")
         counts.append(f"{len(beyond)} beyond $\\lambda_+$")
+    if pd.notna(row.get("alpha")):
+        _tail(panel, row, values)
+        counts.append(f"$\\alpha$ = {row['alpha']:.2f}")
     panel.set_title(", ".join(counts), loc="right", fontsize=7)
+
+
+def _tail(panel: Axes, row: dict[str, Any], values: np.ndarray) -> None:
+    """The fitted power law (alpha - 1) / xmin (x / xmin)^-alpha, scaled to its share of the eigenvalues."""
+    alpha, xmin = row["alpha"], row["alpha_xmin"]
+    x = np.geomspace(xmin, values.max(), 100)
+    density = row["alpha_tail"] / len(values) * (alpha - 1) / xmin * (x / xmin) ** -alpha
+    panel.plot(x, density, color=COLORS[2], linestyle="--")
 
 
 def marchenko_pastur(edge: float, ratio: float, lowest: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

@@ -27,11 +27,15 @@ def cell_axes(tables: Tables) -> list[str]:
 
 
 def last_layers(tables: Tables, metrics: Sequence[str] = SPECTRAL) -> pd.DataFrame:
-    """A row for each layer of each finished trial, at the last step it was measured: trial_id, step, layer, rows, cols
-    and ``metrics``. Layers come in the order of the model."""
+    """A row for each weight matrix of each finished trial, at the last step it was measured: trial_id, step, layer,
+    rows, cols and ``metrics``. Layers come in the order of the model; changes of weights, activations and the operators
+    of convolutions, which have layers of their own in the table, are left out."""
     ids = tables.trials.loc[tables.trials["status"].isin(FINISHED), "trial_id"]
-    layers = tables.table("layers", ["trial_id", "step", "layer", "rows", "cols", *metrics],
+    layers = tables.table("layers", ["trial_id", "step", "layer", "rows", "cols", "kind", "of", *metrics],
                           pc.field("trial_id").isin(pa.array(ids, pa.string())))
+    kind = layers["kind"].astype("string")
+    other = kind.str.endswith("_operator") | (kind == "activation") | (layers["of"] == "change")
+    layers = layers[~other.fillna(False)]
     return layers[layers["step"] == layers.groupby("trial_id")["step"].transform("max")]
 
 
@@ -70,8 +74,7 @@ def summary(tables: Tables, layers: Sequence[str] | None = None) -> pd.DataFrame
     default ``main_layer``) of its spectral metrics at the last measured step: ``LAYER.stable_rank`` and so on, never
     over several layers. ``*_sd`` is the standard deviation over the trials (n - 1 in the denominator, null for one
     trial), ``*_n`` the number of trials that have the metric, where some have not (alpha is null where the tail is no
-    power law). Columns without a number are left
-    out. Raises UserError for a layer that no finished trial has.
+    power law). Accuracies are left out for a regression. Raises UserError for a layer that no finished trial has.
     """
     trials, chosen = ends(tables, layers)
     trials["study"] = tables.name
@@ -82,7 +85,9 @@ def summary(tables: Tables, layers: Sequence[str] | None = None) -> pd.DataFrame
     values = trials[[*TRAINING, *(f"{layer}.{metric}" for layer in chosen for metric in SPECTRAL)]]
     grouped = values.groupby(by, dropna=False)
     mean, spread, number = grouped.mean(), grouped.std(), grouped.count()
-    for name in values.dropna(axis=1, how="all"):
+    for name in values:
+        if name in TRAINING and values[name].isna().all():
+            continue
         cells[name], cells[f"{name}_sd"] = mean[name], spread[name]
         if (number[name] != cells["n"]).any():
             cells[f"{name}_n"] = number[name]
@@ -119,6 +124,8 @@ def format_table(frame: pd.DataFrame, limit: int = 24, width: int = 80) -> Table
     for row in zip(*(cells[name] for name in fitting), strict=True):
         table.add_row(*map(escape, row))
     table.caption = "means over the n trials that finished; standard deviations in summary.csv"
+    if any(name.endswith(".alpha_n") for name in fitting):
+        table.caption += "\nalpha: of the trials (alpha n) whose tail passes as a power law"
     if len(fitting) < len(shown):
         table.caption += f"\nsummary.csv also has {', '.join(shown[len(fitting):])}"
     if len(frame) > limit:

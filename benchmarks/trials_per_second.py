@@ -25,7 +25,7 @@ trial:
   batch_size: 4
 space:
   seed: {replicates: 1}
-measure: {training: last, weights: last, eigenvalues: none}
+measure: {training: last, weights: last, changes: none, eigenvalues: none}
 """
 OURS, DEFAULT, REUSE = 4000, 20, 200  # trials of each path: about the same time each
 
@@ -112,4 +112,4 @@ def _train(seed: int) -> dict[str, float]:
     from trials.trainer import train
 
     spec = parse_trial({**yaml.safe_load(STUDY)["trial"], "seed": seed})
-    return {"train_loss": train(spec, Measure("last", "last", "none")).trial["train_loss"]}
+    return {"train_loss": train(spec, Measure("last", "last", changes="none", eigenvalues="none")).trial["train_loss"]}

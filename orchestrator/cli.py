@@ -24,6 +24,7 @@ VERBS = {
     "submit": "run a study on a Ray cluster that is up",
     "status": "how far a study is, and what failed with its reason",
     "query": "SQL over a study's results",
+    "spectra": "the spectral metrics of any model file",
     "doctor": "what this machine or cluster offers, and what is missing",
 }
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 
 from search_spaces import Study
-from trials.measure import Measure, steps
+from trials.measure import GROUPS, Measure, steps
 from trials.spec import TrialSpec
 from trials.trainer import build_network, load_data, train
 
@@ -17,18 +18,19 @@ STEPS = 30  # timed for each of two batch sizes
 
 @dataclass(frozen=True)
 class Estimate:
-    """``step`` + ``sample`` x batch size seconds an optimizer step, ``measurement`` seconds each time all is measured;
-    ``bytes`` of memory a worker needs beside its imports."""
+    """``step`` + ``sample`` x batch size seconds an optimizer step; ``measuring``: seconds each time, by the words of
+    the ``measure:`` block that are on; ``bytes`` of memory a worker needs beside its imports."""
 
     step: float
     sample: float
-    measurement: float
+    measuring: Mapping[str, float]
     bytes: int
 
     def trial_seconds(self, total: int, batch_size: int, measure: Measure) -> float:
         """Seconds for a trial of ``total`` steps."""
-        times = [steps(when, total, measure.per_decade) for when in (measure.training, measure.weights)]
-        return (self.step + self.sample * batch_size) * total + self.measurement * len(set.union(*times))
+        measuring = sum(seconds * len(steps(getattr(measure, what), total, measure.per_decade))
+                        for what, seconds in self.measuring.items())
+        return (self.step + self.sample * batch_size) * total + measuring
 
 
 def estimate(study: Study, small: TrialSpec, large: TrialSpec) -> Estimate:
@@ -37,7 +39,10 @@ def estimate(study: Study, small: TrialSpec, large: TrialSpec) -> Estimate:
     torch.set_num_threads(max(1, int(study.resources.cpu)))
     try:
         small_seconds, large_seconds = _step_seconds(small), _step_seconds(large)
-        measurement = _measure_seconds(small, study.measure)
+        wanted = [what for what in GROUPS if getattr(study.measure, what) != "none"]
+        if "weights" in wanted and "eigenvalues" in wanted:  # one eigensolve gives both
+            wanted.remove("eigenvalues")
+        measuring = {what: _measure_seconds(small, what) for what in wanted}
     finally:
         torch.set_num_threads(threads)
     apart = large.batch_size - small.batch_size
@@ -46,7 +51,7 @@ def estimate(study: Study, small: TrialSpec, large: TrialSpec) -> Estimate:
     parameters = sum(value.nbytes for value in build_network(small, data).parameters().values())
     # weights, initial weights, gradient and at most two optimizer slots
     held = 5 * parameters + sum(x.nbytes for x in (data.x_train, data.y_train, data.x_test, data.y_test))
-    return Estimate(max(1e-6, small_seconds - sample * small.batch_size), sample, measurement, held)
+    return Estimate(max(1e-6, small_seconds - sample * small.batch_size), sample, measuring, held)
 
 
 def _step_seconds(spec: TrialSpec) -> float:
@@ -54,19 +59,22 @@ def _step_seconds(spec: TrialSpec) -> float:
     def run(count: int) -> float:
         short = replace(spec, budget={"steps": count, "epochs": 0.0, "stop_train_loss": 0.0})
         began = time.perf_counter()
-        train(short, Measure("last", "none", "none"))
+        train(short, Measure("last", changes="none", weights="none", eigenvalues="none"))
         return time.perf_counter() - began
     run(2)
     few = run(2)
     return max(1e-6, (run(2 + STEPS) - few) / STEPS)
 
 
-def _measure_seconds(spec: TrialSpec, measure: Measure) -> float:
-    """Seconds one measurement takes: the trials' own losses and, if the study has them, the weights' spectra."""
+def _measure_seconds(spec: TrialSpec, what: str) -> float:
+    """Seconds one measurement of ``what`` takes: a trial that makes two of them less one that makes one, after a first
+    that warms up."""
+    short = replace(spec, budget={"steps": 2, "epochs": 0.0, "stop_train_loss": 0.0})
+    nothing = dict.fromkeys(GROUPS, "none")
+
     def run(when: str) -> float:
-        short = replace(spec, budget={"steps": 2, "epochs": 0.0, "stop_train_loss": 0.0})
         began = time.perf_counter()
-        train(short, Measure(when, when if measure.weights != "none" else "none", "none", 100))
+        train(short, Measure(per_decade=1, **{**nothing, "training": "last", what: when}))
         return time.perf_counter() - began
     run("last")
     return max(0.0, run("ends") - run("last"))

@@ -28,8 +28,8 @@ from ray.tune.search import Searcher
 from orchestrator.queue import Pack, Queue
 from orchestrator.worker import Job, Worker, failed, trial_rows
 from trials.errors import UserError
+from trials.observer import Emitted
 from trials.records import Rows
-from trials.trainer import Emitted
 
 COMMIT_SECONDS = 1.0  # a finished trial waits at most this long for its commit
 COMMIT_TRIALS = 2000  # and at most this many wait together

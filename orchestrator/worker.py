@@ -19,9 +19,10 @@ from orchestrator.version import VERSION
 from trials import usercode
 from trials.errors import describe
 from trials.measure import Measure
+from trials.observer import Emitted
 from trials.records import Rows
 from trials.spec import TrialSpec
-from trials.trainer import Emitted, train
+from trials.trainer import train
 
 FLUSH_SECONDS = 0.5  # rows of short trials travel together
 

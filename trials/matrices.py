@@ -1,7 +1,21 @@
-"""The weight matrices of a model, as the ``layers`` table names them."""
+"""The weight matrices of a model, as the ``layers`` table names them.
+
+A layer's name is that of its module (``fc1``), or of the parameter where that is not called ``weight``. What is a part
+of a stored weight, or made of it, adds a colon and a word, so that no two matrices of a model share a name:
+``attn.in_proj_weight:q``, ``lstm.weight_ih_l0:i``, ``conv1:operator`` (trials/convolutions.py), ``fc1:change``
+(trials/weights.py).
+
+Weights that hold several matrices one above the other are split:
+
+- queries, keys and values: a matrix called ``in_proj_weight`` (as in ``nn.MultiheadAttention``), or the weight of a
+  layer called ``c_attn``, ``qkv`` or ``Wqkv``, one side of which is three times the other. Fused weights of other names
+  stay whole: many of them interleave the heads.
+- gates: i, f, g, o of an LSTM and r, z, n of a GRU, in PyTorch's order.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -9,7 +23,13 @@ from torch import Tensor, nn
 from trials.optimizers.base import Params
 
 KINDS: tuple[tuple[type[nn.Module], str], ...] = (
-    (nn.Linear, "linear"), (nn.Conv1d, "conv1d"), (nn.Conv2d, "conv2d"), (nn.Embedding, "embedding"))
+    (nn.Linear, "linear"), (nn.Conv1d, "conv1d"), (nn.Conv2d, "conv2d"), (nn.Embedding, "embedding"),
+    (nn.EmbeddingBag, "embedding"), (nn.MultiheadAttention, "attention"), (nn.RNNBase, "recurrent"),
+    (nn.RNNCellBase, "recurrent"))
+FUSED = ("in_proj_weight", "c_attn", "qkv", "Wqkv")
+LSTM, GRU = "ifgo", "rzn"
+GATES: tuple[tuple[type[nn.Module], str], ...] = (
+    (nn.LSTM, LSTM), (nn.LSTMCell, LSTM), (nn.GRU, GRU), (nn.GRUCell, GRU))
 
 
 @dataclass(frozen=True)
@@ -17,16 +37,22 @@ class Matrix:
     """One weight: parameter ``name`` (``fc1.weight``), its ``layer`` (``fc1``) and the ``kind`` of the layer.
 
     A convolution's kernel (out, in, h, w) is flattened to (out, in * h * w); weights of other modules with two or more
-    dimensions count as ``parameter``, flattened likewise.
+    dimensions count as ``parameter``, flattened likewise. ``part`` (dimension, k, n) is the k-th of n equal parts of
+    the weight along a dimension; None is all of it.
     """
 
     name: str
     layer: str
     kind: str
+    part: tuple[int, int, int] | None = None
 
     def of(self, params: Params) -> Tensor:
         """The weight as a matrix, (out, everything else)."""
-        return params[self.name].flatten(1)
+        weight = params[self.name]
+        if self.part is not None:
+            dimension, k, n = self.part
+            weight = weight.chunk(n, dimension)[k]
+        return weight.flatten(1)
 
 
 def matrices(module: nn.Module) -> list[Matrix]:
@@ -36,7 +62,56 @@ def matrices(module: nn.Module) -> list[Matrix]:
     for name, value in module.named_parameters():
         if value.ndim < 2:
             continue
-        owner, _, leaf = name.rpartition(".")
-        kind = next((kind for cls, kind in KINDS if isinstance(modules[owner], cls)), "parameter")
-        found.append(Matrix(name, owner if owner and leaf == "weight" else name, kind))
+        owner = modules[name.rpartition(".")[0]]
+        kind = next((kind for cls, kind in KINDS if isinstance(owner, cls)), "parameter")
+        found += _parts(name, kind, value.shape, next((gates for cls, gates in GATES if isinstance(owner, cls)), ""))
     return found
+
+
+def guessed_matrices(shapes: Mapping[str, Sequence[int]]) -> list[Matrix]:
+    """The same from the names and shapes of parameters alone: the kinds are guesses.
+
+    Four dimensions make a conv2d, three and a layer called conv a conv1d; two make an embedding where the layer's name
+    has embed in it or is wte or wpe, recurrent where the parameter is called weight_ih, weight_hh or weight_hr, else
+    linear. Gates are split if the recurrent matrix beside them is four (LSTM) or three (GRU) times as high as wide.
+    """
+    found = []
+    for name, shape in shapes.items():
+        if len(shape) < 2:
+            continue
+        _, own, leaf = _names(name)
+        gates, kind = "", "parameter"
+        if leaf.startswith(("weight_ih", "weight_hh", "weight_hr")):
+            kind = "recurrent"
+            rows, cols = shapes.get(name.replace("weight_ih", "weight_hh"), shape)[:2]
+            gates = {4 * cols: LSTM, 3 * cols: GRU}.get(rows, "")
+        elif len(shape) == 4:
+            kind = "conv2d"
+        elif len(shape) == 3 and "conv" in own.lower():
+            kind = "conv1d"
+        elif len(shape) == 2 and ("embed" in own.lower() or own in ("wte", "wpe")):
+            kind = "embedding"
+        elif len(shape) == 2 and leaf == "weight":
+            kind = "linear"
+        found += _parts(name, kind, shape, gates)
+    return found
+
+
+def _names(name: str) -> tuple[str, str, str]:
+    """(layer, last word of the layer, last word of the parameter)."""
+    owner, _, leaf = name.rpartition(".")
+    layer = owner if owner and leaf == "weight" else name
+    return layer, layer.rpartition(".")[2], leaf
+
+
+def _parts(name: str, kind: str, shape: Sequence[int], gates: str) -> list[Matrix]:
+    """The matrices of one parameter; ``gates`` has a letter for each gate of a recurrent layer."""
+    layer, own, leaf = _names(name)
+    letters, dimension = "", 0
+    if leaf.startswith(("weight_ih", "weight_hh")):
+        letters = gates
+    elif own in FUSED and len(shape) == 2 and max(shape) == 3 * min(shape):
+        letters, dimension, kind = "qkv", 0 if shape[0] > shape[1] else 1, "attention"
+    if not letters:
+        return [Matrix(name, layer, kind)]
+    return [Matrix(name, f"{layer}:{letter}", kind, (dimension, k, len(letters))) for k, letter in enumerate(letters)]

@@ -12,8 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from trials import measurements
 from trials.columns import Column, number, text, whole
 from trials.spectra import METRICS
+from trials.weights import OF
 
 SCHEMA_VERSION = 1
 VERSION_KEY = b"phasesweep.schema_version"
@@ -60,14 +62,18 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         number("weight_norm", "norm of all parameters"),
         number("weight_distance", "norm of the parameters minus the initial ones"),
         number("elapsed", "time since the trial began", "s"),
+        *measurements.columns("steps"),
     ),
     "layers": (
         _ID, _STEP,
         text("layer", "name of the layer in the model"),
-        text("kind", "what the matrix is of: linear, conv2d (flattened kernel), parameter"),
-        whole("rows", "N, the larger side of the matrix"),
-        whole("cols", "M, the smaller side"),
+        text("kind", "linear, conv2d (flattened kernel), conv2d_operator, attention, recurrent, embedding, parameter; "
+                     "activation: no matrix"),
+        OF,
+        whole("rows", "N, the larger side of the matrix; null for activations"),
+        whole("cols", "M, the smaller side; null for activations"),
         *METRICS,
+        *measurements.columns("layers"),
         text("reason", "why some numbers are null; null when none is"),
     ),
     "spectra": (

@@ -79,7 +79,8 @@ def _estimates(study: Study, found: Survey) -> list[tuple[str, str]]:
     return [
         ("optimizer steps", f"{steps:,}"),
         ("time here", f"about {duration(seconds / workers)} on {workers} workers of {study.resources.cpu:g} CPU "
-                      f"({timed.step * 1e6:.0f} us a step + {timed.sample * 1e6:.1f} us a sample, "
-                      f"{timed.measurement * 1e3:.0f} ms a measurement; timed just now)"),
+                      f"({timed.step * 1e6:.0f} us a step + {timed.sample * 1e6:.1f} us a sample; timed just now)"),
+        ("measuring", ", ".join(f"{what} {seconds * 1e3:.0f} ms" for what, seconds in timed.measuring.items())
+                      + " each time"),
         ("memory", f"about {LIBRARIES + timed.bytes / 2**20:,.0f} MB a worker, its libraries included"),
     ]

@@ -14,6 +14,7 @@ from trials.batches import Batches, total_steps
 from trials.errors import UserError
 from trials.matrices import matrices
 from trials.measure import Measure, steps
+from trials.records import COLUMNS
 from trials.spec import TrialSpec, parse_trial
 from trials.streams import derive
 from trials.tasks.base import Data
@@ -114,12 +115,14 @@ def test_measured_steps() -> None:
 
 def test_rows_of_a_trial() -> None:
     trial = spec(model={"name": "mlp", "width": 16, "depth": 2})
-    emitted = train(trial, Measure("log", "ends", "last"))
+    emitted = train(trial, Measure(weights="ends", changes="last", eigenvalues="last"))
     assert [row["step"] for row in emitted.steps] == sorted(steps("log", 40, 4))
     assert [(row["step"], row["layer"]) for row in emitted.layers] == [
-        (step, layer) for step in (0, 40) for layer in ("fc1", "fc2", "fc3")]
-    assert [(row["step"], row["layer"]) for row in emitted.spectra] == [(40, name) for name in ("fc1", "fc2", "fc3")]
-    assert [len(row["eigenvalues"]) for row in emitted.spectra] == [16, 16, 10]
+        *((0, layer) for layer in ("fc1", "fc2", "fc3")), *((40, layer) for layer in ("fc1", "fc2", "fc3")),
+        *((40, f"{layer}:change") for layer in ("fc1", "fc2", "fc3"))]
+    assert [(row["step"], row["layer"]) for row in emitted.spectra] == [
+        (40, f"{layer}{what}") for what in ("", ":change") for layer in ("fc1", "fc2", "fc3")]
+    assert [len(row["eigenvalues"]) for row in emitted.spectra] == [16, 16, 10] * 2
     assert emitted.steps[0]["gradient_norm"] is None and emitted.steps[0]["weight_distance"] == 0.0
     assert emitted.trial["status"] == "completed" and emitted.trial["steps"] == 40
     assert emitted.trial["epochs"] == pytest.approx(40 * 8 / 1347)
@@ -129,7 +132,7 @@ def test_rows_of_a_trial() -> None:
 
 def test_layer_numbers_are_of_the_right_matrix_at_the_right_step() -> None:
     trial = spec()
-    emitted = train(trial, Measure("ends", "ends", "ends"))
+    emitted = train(trial, Measure("ends", "ends", "none", "ends"))
     network = build_network(trial, load_data(trial))
     start = {matrix.layer: matrix.of(network.parameters()) for matrix in matrices(network.module)}
     for row, spectrum in zip(emitted.layers[:2], emitted.spectra[:2], strict=True):
@@ -163,7 +166,8 @@ def test_divergence_is_dated_exactly() -> None:
 
 
 def test_stopping_loss() -> None:
-    emitted = train(spec(budget={"epochs": 50.0, "stop_train_loss": 0.5}), Measure("log", "last", "none"))
+    emitted = train(spec(budget={"epochs": 50.0, "stop_train_loss": 0.5}),
+                    Measure(weights="last", changes="none", eigenvalues="none"))
     trial = emitted.trial
     assert trial["status"] == "stopped" and trial["train_loss"] < 0.5
     assert emitted.steps[-1]["step"] == trial["steps"] < 50 * 1347 / 8
@@ -183,3 +187,25 @@ def test_convolution_embedding_and_bare_parameters_are_named() -> None:
              for matrix in matrices(Mixed())}
     assert found == {"conv": ("conv2d", (4, 18)), "embed": ("embedding", (5, 3)), "block.0": ("linear", (2, 3)),
                      "scale": ("parameter", (1, 6))}
+
+
+def test_every_group_of_measurements_reaches_the_rows_and_disturbs_nothing() -> None:
+    everything = Measure("ends", *["ends"] * 8)
+    for model in ({"name": "mlp", "width": 16, "depth": 1}, {"name": "mini_alexnet", "channels": 4, "width": 8}):
+        plain = train(spec(model=model, budget={"steps": 3}), Measure("ends", "none", "none", "none"))
+        full = train(spec(model=model, budget={"steps": 3}), everything)
+        assert [row["train_loss"] for row in full.steps] == [row["train_loss"] for row in plain.steps]
+        known = {table: {column.name for column in COLUMNS[table]} - {"trial_id"} for table in COLUMNS}
+        for row in full.steps:
+            assert set(row) == known["steps"]
+        for row in full.layers:
+            assert set(row) <= known["layers"]
+        last = [row for row in full.layers if row["step"] == 3]
+        assert {column for row in last for column, value in row.items() if value is not None} >= {
+            "stable_rank", "activation_isoscore", "tangent_alignment", "dead_units", "nc1"}
+        for column in ("hessian_max", "gradient_noise_scale", "ntk_drift", "test_ece"):
+            assert full.steps[-1][column] is not None, column
+        assert full.steps[0]["ntk_drift"] == 0.0 and full.steps[-1]["ntk_drift"] > 0.0
+        layers = [row["layer"] for row in last]
+        assert len(layers) == len(set(layers))
+        assert ("conv1:operator" in layers) == (model["name"] == "mini_alexnet")
