@@ -91,5 +91,17 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+def console() -> NoReturn:
+    """The installed command: ``main``, then the end of the process at once.
+
+    Threads of Arrow and DuckDB let go of memory a little late, and about once in a hundred times that aborted an
+    interpreter that was being taken down.
+    """
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -43,6 +43,10 @@ def rehearse(spec: TrialSpec) -> None:
     """
     try:
         trainer = _Trainer(spec, Measure(), "cpu")
+        few = trainer.data.x_train[:2]
+        shape, expected = tuple(trainer.network(trainer.params, few).shape), (len(few), trainer.data.outputs)
+        if shape != expected:  # (B,) against targets of (B, 1) would broadcast to a loss of something else
+            raise UserError(f"trial.model: gives an output of shape {shape} for {len(few)} inputs; expected {expected}")
         trainer.take(0)
     except UserError:
         raise

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from trials.matrices import Matrix
     from trials.weightfiles import Stored
 
-HELP = "the spectral metrics of any model file"
 EXAMPLE = "phasesweep spectra model.safetensors --layers '*attn*' --plot spectra.pdf"
 
 NORMALIZATION = "eigenvalues of X = W^T W / N"
@@ -91,11 +90,11 @@ def _check_outputs(parquet: str | None, plot: str | None, panels: int) -> None:
             raise UserError(f"{option}: no folder {Path(path).parent} to write {Path(path).name} to")
     if plot is None:
         return
-    from matplotlib.backend_bases import FigureCanvasBase
+    from analysis.files import formats
 
-    ending, known = Path(plot).suffix[1:].lower(), FigureCanvasBase.get_supported_filetypes()
+    ending, known = Path(plot).suffix[1:].lower(), formats()
     if ending not in known:
-        raise UserError(f"--plot: expected a path that ends in .{', .'.join(sorted(known))}; got {plot}")
+        raise UserError(f"--plot: expected a path that ends in .{', .'.join(known)}; got {plot}")
     if ending != "pdf" and panels > PICTURE:
         raise UserError(f"--plot: {panels} layers are too many for one picture ({PICTURE}); take fewer with --layers, "
                         "or a .pdf, which has pages")
@@ -186,18 +185,13 @@ def _write(rows: list[dict[str, Any]], path: str) -> None:
 
 def _plot(rows: list[dict[str, Any]], path: str, name: str) -> None:
     from analysis.esd import model_figure
+    from analysis.files import save
 
     drawn = [row for row in rows if row["eigenvalues"] and row["eigenvalues"][0] > 0]
     if not drawn:
         raise UserError(f"--plot: nothing to draw: no layer of {name} has an eigenvalue above 0")
     try:
-        if Path(path).suffix.lower() != ".pdf":
-            model_figure(name, drawn).savefig(path)
-            return
-        from matplotlib.backends.backend_pdf import PdfPages
-
-        with PdfPages(path) as pages:
-            for first in range(0, len(drawn), PAGE):
-                pages.savefig(model_figure(name, drawn[first:first + PAGE]))
+        each = PAGE if Path(path).suffix.lower() == ".pdf" else len(drawn)
+        save((model_figure(name, drawn[first:first + each]) for first in range(0, len(drawn), each)), path)
     except OSError as error:
         raise UserError(f"--plot: {path} cannot be written: {error.strerror or error}") from None

@@ -266,7 +266,7 @@ def test_tasks_that_cannot_be_used(refused: Callable[..., str], tmp_path: Path, 
 def disk(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "disk"
     path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120k", "none", str(path)], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(path)], capture_output=True).returncode:
         pytest.skip("mounting takes root")
     try:
         yield path
@@ -281,14 +281,15 @@ trial:
   task: digits
   model: {name: mlp, width: 64, depth: 1}
   optimizer: {name: sgd, lr: 0.1}
-  budget: {steps: 50}
+  budget: {steps: 200}
 space:
-  seed: {replicates: 40}
+  seed: {replicates: 300}
 measure: {eigenvalues: log}
 """)
     done = run(tmp_path, "run", "s.yaml", f"results={disk / 'r'}", status=2)
     assert "the disk is full" in done.stderr and str(disk) in done.stderr
     assert not [path for path in disk.rglob("*") if path.name.endswith(".tmp") or path.name == ".lease"]
     whole = pd.read_parquet(disk / "r" / "trials")
-    assert 0 < len(whole) < 40
-    assert f"to run     {40 - len(whole)} of 40\n" in run(tmp_path, "status", "s.yaml", f"results={disk / 'r'}").stdout
+    assert 0 < len(whole) < 300
+    status = run(tmp_path, "status", "s.yaml", f"results={disk / 'r'}").stdout
+    assert f"to run     {300 - len(whole)} of 300\n" in status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from trials.records import COLUMNS
 from trials.spec import TrialSpec, parse_trial
 from trials.streams import derive
 from trials.tasks.base import Data
-from trials.trainer import build_network, load_data, train
+from trials.trainer import build_network, load_data, rehearse, train
 
 torch.set_num_threads(1)
 
@@ -209,3 +210,13 @@ def test_every_group_of_measurements_reaches_the_rows_and_disturbs_nothing() -> 
         layers = [row["layer"] for row in last]
         assert len(layers) == len(set(layers))
         assert ("conv1:operator" in layers) == (model["name"] == "mini_alexnet")
+
+
+def test_a_model_whose_output_would_broadcast_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "flat_model.py"
+    file.write_text("from torch import nn\n"
+                    "def build(input_shape, outputs):\n"
+                    "    return nn.Sequential(nn.Linear(input_shape[0], 1), nn.Flatten(0))\n")
+    flat = spec(task={"name": "gaussian_regression", "dim": 3}, model={"name": f"{file}:build"})
+    with pytest.raises(UserError, match=r"trial\.model: .* shape \(2,\) for 2 inputs; expected \(2, 1\)"):
+        rehearse(flat)
