@@ -43,10 +43,6 @@ def rehearse(spec: TrialSpec) -> None:
     """
     try:
         trainer = _Trainer(spec, Measure(), "cpu")
-        few = trainer.data.x_train[:2]
-        shape, expected = tuple(trainer.network(trainer.params, few).shape), (len(few), trainer.data.outputs)
-        if shape != expected:  # (B,) against targets of (B, 1) would broadcast to a loss of something else
-            raise UserError(f"trial.model: gives an output of shape {shape} for {len(few)} inputs; expected {expected}")
         trainer.take(0)
     except UserError:
         raise
@@ -83,7 +79,19 @@ def build_network(spec: TrialSpec, data: Data) -> Network:
                                 f"got {type(module).__name__}")
         else:
             module = make("model", spec.model).build(data.input_shape, data.outputs)
-    return Network(module.to(data.x_train.device, data.dtype))
+    network = Network(module.to(data.x_train.device, data.dtype))
+    _check_output(network, data)
+    return network
+
+
+@torch.no_grad()
+def _check_output(network: Network, data: Data) -> None:
+    """An output (B,) against targets (B, 1) would broadcast to a loss of something else, so the shape must be right."""
+    x_B = data.x_train[:2]
+    with network.evaluating():
+        shape, expected = tuple(network(network.parameters(), x_B).shape), (len(x_B), data.outputs)
+    if shape != expected:
+        raise UserError(f"trial.model: gives an output of shape {shape} for {len(x_B)} inputs; expected {expected}")
 
 
 class _Trainer:

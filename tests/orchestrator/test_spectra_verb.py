@@ -20,10 +20,8 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(capsys):
     """Run the verb; returns (exit status, standard output, standard error)."""
-    monkeypatch.setitem(cli.VERBS, "spectra", spectra.HELP)
-
     def call(*words):
         status = cli.main(["spectra", *map(str, words)])
         return status, *capsys.readouterr()

@@ -183,7 +183,8 @@ def test_trials_that_fail_say_why_and_harm_no_other(broken: tuple[Path, str, str
     assert set(failed["status"]) == {"failed"} and set(failed["attempts"]) == {2}
     said = {"raise": rf"ValueError: no \[bold\]good\[/x\] at all \({here}/m.py:7\)",
             "exit": rf"SystemExit: enough \({here}/m.py:9\)",
-            "number": "UserError: .* must return a torch.nn.Module, got int.*", "narrow": "RuntimeError: .*"}
+            "number": "UserError: .* must return a torch.nn.Module, got int.*",
+            "narrow": r"UserError: trial\.model: gives an output of shape \(2, 3\) for 2 inputs; .*"}
     for how, reason in said.items():
         assert all(re.fullmatch(reason, text) for text in failed.loc[how, "reason"])
     assert out.endswith("broken: 1 completed, 1 diverged, 1 stopped, 12 failed\n"
@@ -216,7 +217,7 @@ def test_status_shows_failures(broken: tuple[Path, str, str]) -> None:
     ("raise", r"trial: cannot be trained: ValueError: no \[bold\]good\[/x\] at all \(.*/m\.py:7\)"),
     ("exit", r"trial: cannot be trained: SystemExit: enough \(.*/m\.py:9\)"),
     ("number", r"trial\.model\.name: m\.py:net must return a torch\.nn\.Module, got int"),
-    ("narrow", r"trial: cannot be trained: RuntimeError: .*"),
+    ("narrow", r"trial\.model: gives an output of shape \(2, 3\) for 2 inputs; expected \(2, 10\)"),
 ])
 def test_a_model_that_never_works_is_refused_before_anything_is_written(
         refused: Callable[..., str], how: str, said: str) -> None:
