@@ -19,7 +19,7 @@ from orchestrator.lease import Lease
 from orchestrator.progress import SweepProgress
 from orchestrator.provenance import study_file
 from orchestrator.queue import Queue
-from orchestrator.store import Store, read_trials
+from orchestrator.store import Store, committed, read_trials
 from orchestrator.survey import Survey, survey, work
 from search_spaces import Study, Values
 from trials import records, usercode
@@ -111,6 +111,12 @@ def changes(study: Study, folder: Folder) -> list[str]:
             lines.append(f"{differ} finished trials {what}; they are kept as they are. To run them again give another "
                          "results=PATH")
     return lines
+
+
+def look(study: Study, folder: Folder) -> Survey:
+    """How far a study is, by what is committed; writes and repairs nothing. Raises UserError for a damaged part."""
+    statuses = committed(folder)
+    return survey(study, statuses, Observed(folder, statuses))
 
 
 class Observed:

@@ -11,9 +11,8 @@ from rich.table import Table
 from orchestrator.commands import common
 from orchestrator.folder import Folder
 from orchestrator.progress import duration
-from orchestrator.run import Observed
-from orchestrator.store import committed
-from orchestrator.survey import Survey, survey
+from orchestrator.run import look
+from orchestrator.survey import Survey
 from search_spaces import Axis, Study, Values
 from trials.trainer import rehearse
 
@@ -31,8 +30,7 @@ def main(args: argparse.Namespace, console: Console) -> int:
     """Print the plan."""
     study, results = common.load(args)
     folder = Folder.open(results)
-    statuses = committed(folder)
-    found = survey(study, statuses, Observed(folder, statuses))
+    found = look(study, folder)
     rows = [("question", study.question), ("swept", "\n".join(_axis(axis) for axis in study.axes) or "nothing"),
             ("trials", f"{found.size:,}"),
             ("done", ", ".join(f"{count:,} {status}" for status, count in sorted(found.done.items())) or "none")]

@@ -11,9 +11,7 @@ from orchestrator.commands import common
 from orchestrator.conclude import failures
 from orchestrator.folder import Folder
 from orchestrator.lease import holder
-from orchestrator.run import Observed
-from orchestrator.store import committed
-from orchestrator.survey import survey
+from orchestrator.run import look
 
 EXAMPLE = "phasesweep status batch_size_phases"
 
@@ -27,8 +25,7 @@ def main(args: argparse.Namespace, console: Console) -> int:
     """Print counts, the driver at work, and failures."""
     study, results = common.load(args)
     folder = Folder.open(results)
-    statuses = committed(folder)
-    found = survey(study, statuses, Observed(folder, statuses))
+    found = look(study, folder)
     lines = [(status, f"{number:,}") for status, number in sorted(found.done.items())]
     if found.failed:
         lines.append(("failed", f"{len(found.failed):,}; the next run tries them again"))

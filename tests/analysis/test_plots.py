@@ -126,7 +126,9 @@ def test_poor_studies_are_drawn_too(make_study, axes, status):
     add(study, "a", {"batch_size": 1, "lr": 0.1}, status=status)
     if status != "completed":
         add(study, "b", {"batch_size": 2, "lr": 0.2}, status=status)
-    drawn(analysis.summary_figure(analysis.load(study.root)))
+    figure = drawn(analysis.summary_figure(analysis.load(study.root)))
+    trials = 1 if status == "completed" else 2
+    assert f"{trials} trial" in figure._supxlabel.get_text()
 
 
 def test_spectra_are_of_single_trials_that_differ_in_one_axis(one_axis):
