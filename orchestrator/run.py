@@ -50,14 +50,16 @@ def run(study: Study, results: str, connect: Connect, console: Console) -> Outco
     """
     folder = Folder.open(results)
     fresh = not read_trials(folder, ["trial_id"], skip_damaged=True).num_rows
-    if fresh:  # said before the folder is made
-        _rehearse(survey(study, {}, lambda trial_ids: [None] * len(trial_ids)))
+    before = survey(study, {}, lambda trial_ids: [None] * len(trial_ids)) if fresh else None
+    if before is not None:  # said before the folder is made
+        _rehearse(before)
     with Lease(folder) as lease:
         store = Store.open(folder, wanted_schemas(study, folder))
         for warning in store.warnings:
             console.print(warning, style="yellow", markup=False, highlight=False)
         observed = Observed(folder, store.statuses)
-        before = survey(study, store.statuses, observed)
+        if before is None or store.statuses:  # going through a design of a million trials takes half a minute
+            before = survey(study, store.statuses, observed)
         for line in changes(study, folder):
             console.print(line, style="yellow", markup=False, highlight=False)
         if before.finished:

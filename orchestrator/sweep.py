@@ -90,8 +90,8 @@ class Sweep:
         self.queue.came_back(pack.number, result["ids"], result["seconds"])
         self._hold(Rows.from_bytes(result.pop("rows")))
 
-    def ended(self, pack: Pack, reason: str | None) -> None:
-        """``pack`` is over; ``reason`` says why its worker died, if it did. Trials without rows are tried again."""
+    def ended(self, pack: Pack) -> None:
+        """``pack`` is over. Trials that have not come back, for their worker died, are tried again."""
         alone = len(pack.specs) == 1
         for trial_id, spec in self.queue.ended(pack.number).items():
             # Which trial of a pack killed its worker is not known; each gets a worker of its own, where it counts.
@@ -101,11 +101,8 @@ class Sweep:
             if attempts <= self.job.retries:
                 self.queue.again(spec, attempts)
                 continue
-            emitted = Emitted(failed(WorkerLost(reason or "the worker process died; out of memory?"), 0.0))
-            rows: dict[str, list[dict[str, Any]]] = {}
-            for table, row in trial_rows(spec, emitted, attempts, self.job):
-                rows.setdefault(table, []).append(row)
-            self._hold(Rows.build(self.job.schemas, rows))
+            emitted = Emitted(failed(WorkerLost("the worker process died; out of memory?"), 0.0))
+            self._hold(Rows.build(self.job.schemas, trial_rows(spec, emitted, attempts, self.job)))
 
     def beat(self) -> None:
         """Called many times a second: commit what has waited long enough, refresh the display."""
@@ -173,10 +170,10 @@ class _Harvest(tune.Callback):
             self._sweep.received(trial.config["pack"], result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._sweep.ended(trial.config["pack"], None)
+        self._sweep.ended(trial.config["pack"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._sweep.ended(trial.config["pack"], None)
+        self._sweep.ended(trial.config["pack"])
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._sweep.beat()

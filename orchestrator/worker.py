@@ -94,8 +94,8 @@ class Worker(tune.Trainable):
                 if attempts > self.job.retries:
                     emitted = Emitted(failed(error, time.perf_counter() - began))
                     break
-        for table, row in trial_rows(spec, emitted, attempts, self.job):
-            rows[table].append(row)
+        for table, found in trial_rows(spec, emitted, attempts, self.job).items():
+            rows[table] += found
 
 
 def failed(error: BaseException, wall_time: float) -> dict[str, Any]:
@@ -103,8 +103,8 @@ def failed(error: BaseException, wall_time: float) -> dict[str, Any]:
     return {"status": "failed", "reason": describe(error), "wall_time": wall_time}
 
 
-def trial_rows(spec: TrialSpec, emitted: Emitted, attempts: int, job: Job) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of a trial, complete with id, config columns and provenance, as (table, row)."""
+def trial_rows(spec: TrialSpec, emitted: Emitted, attempts: int, job: Job) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a trial by table, complete with id, config columns and provenance."""
     flat = spec.flat()
     common = {"trial_id": spec.trial_id, **{name: flat.get(name) for name in job.axes}}
     trial = {
@@ -113,5 +113,5 @@ def trial_rows(spec: TrialSpec, emitted: Emitted, attempts: int, job: Job) -> li
         "torch_version": torch.__version__, "version": VERSION, "code": job.code, "measure": job.measure.json,
         "config": spec.canonical,
     }
-    return [("trials", trial)] + [
-        (table, {**common, **row}) for table in ("steps", "layers", "spectra") for row in getattr(emitted, table)]
+    return {"trials": [trial], **{table: [{**common, **row} for row in getattr(emitted, table)]
+                                  for table in ("steps", "layers", "spectra")}}

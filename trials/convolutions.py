@@ -86,13 +86,13 @@ def _grid(sizes: Sequence[int], device: torch.device) -> Tensor:
 def operators(module: nn.Module, example: Tensor | None = None) -> list[Operator]:
     """The operators of all Conv1d and Conv2d of ``module``; ``example`` (B, *input shape) tells their input sizes.
 
-    The module is evaluated on it once, in evaluation mode and without gradients.
+    A module that has any is evaluated on it once, in evaluation mode and without gradients.
     """
-    sizes = {} if example is None else _input_sizes(module, example)
+    convolutions = [(layer, child) for layer, child in module.named_modules()
+                    if isinstance(child, (nn.Conv1d, nn.Conv2d))]
+    sizes = _input_sizes(module, example) if convolutions and example is not None else {}
     found = []
-    for layer, child in module.named_modules():
-        if not isinstance(child, (nn.Conv1d, nn.Conv2d)):
-            continue
+    for layer, child in convolutions:
         extent = tuple(d * (k - 1) + 1 for k, d in zip(child.kernel_size, child.dilation, strict=True))
         size = tuple(-(-n // s) * s for n, s in zip(sizes.get(layer, extent), child.stride, strict=True))
         name = f"{layer}.weight" if layer else "weight"

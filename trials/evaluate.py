@@ -17,12 +17,9 @@ CHUNK = 8192  # samples a forward pass; bounds the memory of an evaluation
 @torch.no_grad()
 def evaluate(network: Network, params: Params, data: Data) -> dict[str, float | None]:
     """``train_loss``, ``train_accuracy``, ``test_loss``, ``test_accuracy``; accuracies are None for regression."""
-    network.module.eval()
-    try:
+    with network.evaluating():
         train_loss, train_accuracy = _mean(network, params, data, data.x_train, data.y_train)
         test_loss, test_accuracy = _mean(network, params, data, data.x_test, data.y_test)
-    finally:
-        network.module.train()
     return {"train_loss": train_loss, "train_accuracy": train_accuracy,
             "test_loss": test_loss, "test_accuracy": test_accuracy}
 
