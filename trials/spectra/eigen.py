@@ -17,6 +17,7 @@ from trials.columns import Column
 
 T = TypeVar("T")
 EPS = torch.finfo(torch.float64).eps
+_BLOCK = 256  # columns of the Gram matrix at a time, where there are more
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +81,15 @@ class Spectrum:
 
 
 def _gram(weights: Tensor) -> Tensor:
-    """[K, N, M] -> W^T W / N, [K, M, M] float64; the upper right quarter may be empty, for eigvalsh reads the rest."""
+    """[K, N, M] -> W^T W / N, [K, M, M] float64; what is far above the diagonal is left out: eigvalsh reads below."""
     rows, cols = weights.shape[-2:]
     weights = weights.to(torch.float64)
-    if cols < 256:
+    if cols <= _BLOCK:
         return (weights.mT @ weights) / rows
     gram = weights.new_zeros((*weights.shape[:-2], cols, cols))
-    left, right = weights[..., : cols // 2], weights[..., cols // 2 :]
-    gram[..., : cols // 2, : cols // 2] = left.mT @ left
-    gram[..., cols // 2 :, :] = right.mT @ weights
+    for start in range(0, cols, _BLOCK):
+        stop = min(start + _BLOCK, cols)
+        gram[..., start:stop, :stop] = weights[..., start:stop].mT @ weights[..., :stop]
     return gram.div_(rows)
 
 

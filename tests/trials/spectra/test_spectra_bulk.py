@@ -95,8 +95,8 @@ def test_covariance_spike(excess, place, deviation):
 
 
 def test_columns_by_hand():
-    row = spectra.rows(with_spikes(5, 1, 300, 100, [4.0, 3.0]))[0]
-    lam = spectra.eigenvalues(with_spikes(5, 1, 300, 100, [4.0, 3.0]))[0]
+    row = spectra.rows(with_spikes(6, 1, 300, 100, [4.0, 3.0]))[0]
+    lam = spectra.eigenvalues(with_spikes(6, 1, 300, 100, [4.0, 3.0]))[0]
     assert row["n_spikes"] == 2
     variance = lam[2:].sum().item() * 300 / (298 * 98)
     root = (100 / 300) ** 0.5
