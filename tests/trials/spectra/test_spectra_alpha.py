@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from planted_spectra import noise, of_eigenvalues, pareto, seeded, with_spikes
+from scipy import stats
 
 from trials import spectra
 from trials.spectra import alpha
@@ -78,6 +79,42 @@ def test_interval_covers(size, share, exponent):
     held = ((low <= exponent) & (exponent <= high))[spectrum.shared(alpha.gate).passes]
     # 0.95 within three points, and two standard errors of this test
     assert held.double().mean().item() == pytest.approx(0.95, abs=0.03 + 2 * (0.05 * 0.95 / len(held)) ** 0.5)
+
+
+@pytest.mark.parametrize("size", [25, 100])
+def test_interval_by_definition(size):
+    """Spacings, likelihoods and chi-square quantiles from scipy, of a power law and of one with a break in it."""
+    lam = pareto(9, 6, size, 3.0)
+    lam[3:, : size // 3] = lam[3:, : size // 3] ** 3 / lam[3:, size // 3 - 1, None] ** 2
+    tail = fit(of_eigenvalues(lam))
+    low, high = alpha.interval(tail)
+    wider = 0
+    for k in range(6):
+        n = int(tail.count[k])
+        spacings = np.arange(1, n) * -np.diff(np.log(lam[k, :n].numpy()))
+        ends = []
+        for m in range(4, n):
+            gain = sum(stats.expon.logpdf(part, scale=part.mean()).sum() for part in (spacings[:m], spacings[m:])
+                       if len(part)) - stats.expon.logpdf(spacings, scale=spacings.mean()).sum()
+            widest = 1.1 * stats.norm.ppf(0.975)
+            z = widest if m == n - 1 else min(max(2 * gain - 1, 0) ** 0.5, widest)
+            if m == n - 1 or (gain > 0.5 and m + 1 >= n / 8):
+                ends.append(1 + stats.chi2.ppf(stats.norm.cdf([-z, z]), 2 * m) / (2 * spacings[:m].sum()))
+        assert low[k].item() == pytest.approx(min(end[0] for end in ends), rel=5e-3)
+        assert high[k].item() == pytest.approx(max(end[1] for end in ends), rel=5e-3)
+        wider += min(end[0] for end in ends) < ends[-1][0] or max(end[1] for end in ends) > ends[-1][1]
+    assert wider >= 2
+
+
+def test_interval_holds_the_exponent_of_a_short_tail_that_passes_for_one_with_its_body():
+    lam = on_a_body(10, 600, 500, 0.1, 4.0)
+    spectrum = of_eigenvalues(lam)
+    tail, chosen = spectrum.shared(fit), spectrum.shared(alpha.gate).passes
+    low, high = alpha.interval(tail)
+    usual = (tail.alpha() - 4.0).abs() <= 1.96 * (tail.alpha() - 1.0) / tail.count.sqrt()
+    assert chosen.sum() > 100
+    assert usual[chosen].double().mean().item() < 0.7
+    assert ((low <= 4.0) & (high >= 4.0))[chosen].double().mean().item() > 0.8
 
 
 def test_columns_by_hand():
