@@ -10,8 +10,9 @@ import torch
 
 from search_spaces import Study
 from trials.measure import GROUPS, Measure, steps
+from trials.setup import build_network, load_data
 from trials.spec import TrialSpec
-from trials.trainer import build_network, load_data, train
+from trials.trainer import train
 
 STEPS = 30  # timed for each of two batch sizes
 

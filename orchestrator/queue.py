@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from trials.spec import TrialSpec
 
 Work = Callable[[TrialSpec], float]  # how much work a trial is, in a unit of its own
+Structure = Callable[[TrialSpec], str]  # equal for trials that may be trained side by side
 
 WINDOW = 4096  # trials looked at ahead of the workers; among these the longest start first
 PACK_SECONDS = 2.0  # a pack should keep a worker busy this long: Ray Tune spends about 30 ms on each
 FIRST_GUESS = 2e-5  # seconds a unit of work, before any has been timed
-PER_TRIAL = 0.01  # seconds a trial costs beside its steps
+PER_TRIAL = 0.001  # seconds a trial costs beside its steps
+LEAST_LANES = 16  # fewer trials side by side gain little
 
 
 @dataclass(order=True)
@@ -44,13 +46,16 @@ class Queue:
     """Hands out packs until the design is exhausted and every trial has come back.
 
     ``stream`` yields trials, or None where an adaptive design waits for results. ``committed`` ids are left out; so
-    is a trial that the stream repeats. ``workers`` packs run at once.
+    is a trial that the stream repeats. ``workers`` packs run at once. Trials of one ``structure`` go
+    together, at least ``lanes`` of them while there are so many (1: trials are trained one by one).
     """
 
     def __init__(self, stream: Iterator[TrialSpec | None], committed: Container[str], work: Work,
-                 workers: int) -> None:
+                 workers: int, structure: Structure, lanes: int) -> None:
         self._stream, self._committed, self._work, self._workers = stream, committed, work, workers
-        self._waiting: list[_Waiting] = []
+        self._structure, self._lanes = structure, lanes
+        self._waiting: dict[str, list[_Waiting]] = {}  # heaps, by structure
+        self._count = 0  # of all that wait
         self._seen: set[str] = set()
         self._running: dict[int, Pack] = {}
         self._missing: dict[int, set[str]] = {}
@@ -62,9 +67,9 @@ class Queue:
     @property
     def finished(self) -> bool:
         """Whether nothing is waiting, running or yet to come."""
-        if not self._waiting and not self._running:
+        if not self._count and not self._running:
             self._fill()
-        return self._exhausted and not self._waiting and not self._running
+        return self._exhausted and not self._count and not self._running
 
     def seconds(self, work: float) -> float:
         """How long so much work takes on all workers together, as timed so far."""
@@ -77,17 +82,23 @@ class Queue:
     def next_pack(self) -> Pack | None:
         """The next pack, or None if there is nothing to hand out just now."""
         self._fill()
-        if not self._waiting:
+        if not self._count:
             return None
         # Towards the end packs shrink, so that the workers finish together.
-        fair = max(1, -(-len(self._waiting) // (2 * max(1, self._workers))))
+        workers = max(1, self._workers)
+        fair = max(-(-self._count // (2 * workers)), min(LEAST_LANES, self._lanes, -(-self._count // workers)))
         self._numbers += 1
-        pack, seconds = Pack(self._numbers, {}, {}), 0.0
-        while self._waiting and len(pack.specs) < fair and seconds < PACK_SECONDS:
-            if self._waiting[0].alone and pack.specs:
+        pack, seconds, kind, lanes = Pack(self._numbers, {}, {}), 0.0, "", 0
+        while self._count and len(pack.specs) < fair and (seconds < PACK_SECONDS or lanes < self._lanes):
+            if kind not in self._waiting:
+                if seconds >= PACK_SECONDS:
+                    break
+                kind, lanes = min(self._waiting, key=lambda kind: self._waiting[kind][0]), 0
+            if self._waiting[kind][0].alone and pack.specs:
                 break
-            item = heapq.heappop(self._waiting)
+            item = self._take(kind)
             seconds += PER_TRIAL + self._work(item.spec) * self._unit_seconds
+            lanes += 1
             pack.specs[item.spec.trial_id] = item.spec
             pack.attempts[item.spec.trial_id] = item.attempts
             if item.alone:
@@ -112,10 +123,21 @@ class Queue:
     def again(self, spec: TrialSpec, attempts: int) -> None:
         """Put a trial back, begun ``attempts`` times so far, in front of all others and in a pack of its own."""
         self._numbers += 1
-        heapq.heappush(self._waiting, _Waiting(float("-inf"), self._numbers, spec, attempts, alone=True))
+        self._wait(_Waiting(float("-inf"), self._numbers, spec, attempts, alone=True))
+
+    def _take(self, kind: str) -> _Waiting:
+        item = heapq.heappop(self._waiting[kind])
+        self._count -= 1
+        if not self._waiting[kind]:
+            del self._waiting[kind]
+        return item
+
+    def _wait(self, item: _Waiting) -> None:
+        heapq.heappush(self._waiting.setdefault(self._structure(item.spec), []), item)
+        self._count += 1
 
     def _fill(self) -> None:
-        while len(self._waiting) < WINDOW and not self._exhausted:
+        while self._count < WINDOW and not self._exhausted:
             try:
                 spec = next(self._stream)
             except StopIteration:
@@ -126,4 +148,4 @@ class Queue:
             trial_id = spec.trial_id
             if trial_id not in self._committed and trial_id not in self._seen:
                 self._seen.add(trial_id)
-                heapq.heappush(self._waiting, _Waiting(-self._work(spec), len(self._seen), spec))
+                self._wait(_Waiting(-self._work(spec), len(self._seen), spec))

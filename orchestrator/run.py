@@ -24,12 +24,14 @@ from orchestrator.survey import Survey, survey, work
 from search_spaces import Study, Values
 from trials import records, usercode
 from trials.errors import UserError
+from trials.packs.structure import structure
 from trials.records import Rows
 from trials.trainer import rehearse
 
 if TYPE_CHECKING:
     from cluster import Connection
 
+LANES = {"cpu": 64, "cuda": 1024}  # trials a pack holds at least, where the worker is to find out how many are best
 GPU_SHARE = 0.25  # of a GPU for each worker, where the study leaves it open: small trials do not fill one
 
 Connect = Callable[[], "AbstractContextManager[Connection]"]
@@ -146,8 +148,9 @@ def _sweep(study: Study, store: Store, lease: Lease, observed: Observed, before:
     with connect() as cluster:
         device, resources = placement(study, cluster)
         job = Job(study.measure, store.schemas, tuple(store.axes), device, resources["cpu"], study.retries,
-                  str(study.folder), os.getcwd(), fingerprint(study))
-        queue = Queue(study.trials(observed), store.statuses, partial(work, study=study), cluster.slots(resources))
+                  study.lanes, str(study.folder), os.getcwd(), fingerprint(study))
+        queue = Queue(study.trials(observed), store.statuses, partial(work, study=study), cluster.slots(resources),
+                      structure, study.lanes or LANES[device])
         with SweepProgress(console, before.size, before.done) as progress:
 
             def commit(rows: Rows) -> None:

@@ -1,12 +1,13 @@
-"""The trainable that Ray Tune schedules: it trains the trials of one pack one by one and returns their rows."""
+"""The trainable that Ray Tune schedules: it trains the trials of one pack and returns their rows."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,15 @@ import pyarrow as pa
 import torch
 from ray import tune
 
+from orchestrator.lane_count import choose
 from orchestrator.queue import Pack
 from orchestrator.version import VERSION
 from trials import usercode
 from trials.errors import describe
 from trials.measure import Measure
 from trials.observer import Emitted
+from trials.packs.pack import train_pack
+from trials.packs.structure import structure
 from trials.records import Rows
 from trials.spec import TrialSpec
 from trials.trainer import train
@@ -37,6 +41,7 @@ class Job:
     device: str
     cpus: float
     retries: int
+    lanes: int
     folder: str
     cwd: str
     code: str | None
@@ -57,7 +62,7 @@ class Worker(tune.Trainable):
         if os.path.isdir(self.job.cwd):  # Tune goes to a folder of its own; user code is to see the driver's
             os.chdir(self.job.cwd)
         self.pack: Pack = new_config["pack"]
-        self.specs = list(self.pack.specs.values())
+        self.results = self._results()
         return True
 
     def step(self) -> dict[str, Any]:
@@ -65,15 +70,16 @@ class Worker(tune.Trainable):
         began = time.perf_counter()
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.job.schemas}
         ids: list[str] = []
-        while self.specs and (not ids or time.perf_counter() - began < FLUSH_SECONDS):
-            spec = self.specs.pop(0)
+        done = True
+        for spec, emitted, attempts in self.results:
             ids.append(spec.trial_id)
-            self._run(spec, rows)
-        return {
-            "rows": Rows.build(self.job.schemas, rows).to_bytes(),
-            "ids": ids, "seconds": time.perf_counter() - began,
-            "done": not self.specs,
-        }
+            for table, found in trial_rows(spec, emitted, attempts, self.job).items():
+                rows[table] += found
+            if time.perf_counter() - began > FLUSH_SECONDS:
+                done = False
+                break
+        return {"rows": Rows.build(self.job.schemas, rows).to_bytes(), "ids": ids,
+                "seconds": time.perf_counter() - began, "done": done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: finished trials are committed, unfinished ones begin again."""
@@ -81,21 +87,39 @@ class Worker(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing to load."""
 
-    def _run(self, spec: TrialSpec, rows: dict[str, list[dict[str, Any]]]) -> None:
-        """Train one trial, with its retries, and add its rows."""
+    def _results(self) -> Iterator[tuple[TrialSpec, Emitted, int]]:
+        """Each trial of the pack with what it emitted and how often it was tried."""
+        groups: dict[str, list[TrialSpec]] = {}
+        for spec in self.pack.specs.values():
+            groups.setdefault(structure(spec), []).append(spec)
+        for specs in groups.values():
+            left = {spec.trial_id: spec for spec in specs}
+            for spec, emitted in self._side_by_side(specs):
+                del left[spec.trial_id]
+                yield spec, emitted, self.pack.attempts[spec.trial_id] + 1
+            for spec in left.values():
+                yield spec, *self._alone(spec)
+
+    def _side_by_side(self, specs: list[TrialSpec]) -> Iterator[tuple[TrialSpec, Emitted]]:
+        """Those of some trials of one structure that can be trained as lanes, where that pays."""
+        job = self.job
+        # Whatever is wrong with one of them is said where it is trained alone.
+        with contextlib.suppress(Exception):
+            lanes = job.lanes or choose(specs[0], job.device, len(specs)).lanes
+            if min(lanes, len(specs)) > 1:
+                yield from train_pack(specs, job.measure, job.device, lanes)
+
+    def _alone(self, spec: TrialSpec) -> tuple[Emitted, int]:
+        """Train one trial, with its retries."""
         began = time.perf_counter()
         attempts = self.pack.attempts[spec.trial_id]
         while True:
             attempts += 1
             try:
-                emitted = train(spec, self.job.measure, self.job.device)
-                break
+                return train(spec, self.job.measure, self.job.device), attempts
             except (Exception, SystemExit) as error:
                 if attempts > self.job.retries:
-                    emitted = Emitted(failed(error, time.perf_counter() - began))
-                    break
-        for table, found in trial_rows(spec, emitted, attempts, self.job).items():
-            rows[table] += found
+                    return Emitted(failed(error, time.perf_counter() - began)), attempts
 
 
 def failed(error: BaseException, wall_time: float) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Schema:
     resources: dict[str, Any] = field(default_factory=dict)
     device: Any = "auto"
     retries: Any = 1
+    pack: Any = "auto"
 
 
 _EXPECTED: dict[str, tuple[type, str]] = {

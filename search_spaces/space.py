@@ -29,7 +29,7 @@ Component = Mapping[str, Any]
 
 def parse_space(forms: Mapping[str, Mapping[str, Any]], trial: Mapping[str, Any], base: TrialSpec) -> tuple[Axis, ...]:
     """The axes of ``space``, given as {dotted key: form}; ``base`` is ``trial``, parsed. Raises UserError."""
-    whole = {group: _components(group, forms[group], trial[group]) for group in GROUPS if group in forms}
+    whole = {group: _components(group, forms[group], trial.get(group) or {}) for group in GROUPS if group in forms}
     places = _places({group: whole.get(group, (getattr(base, group),)) for group in GROUPS}, base.knobs)
     keys: dict[Path, str] = {}
     axes: list[Axis] = []

@@ -27,6 +27,7 @@ from trials.spec import GROUPS, TrialSpec, column, column_types, parse_trial
 Observe = Callable[[list[str]], list[Mapping[str, Any] | None]]
 MAX_BYTES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+MOST_LANES = 65536
 _BUNDLED = files("search_spaces") / "studies"
 
 
@@ -59,6 +60,7 @@ class Study:
     resources: Resources
     device: str
     retries: int
+    lanes: int  # trials trained side by side; 0: as many as is fastest
     folder: Path  # where the user's own code is looked for, after the working directory
 
     @cached_property
@@ -143,6 +145,7 @@ class Study:
             "design": {"name": design, **asdict(self.design)},  # type: ignore[call-overload]
             "measure": asdict(self.measure), "analysis": self.analysis, "resources": asdict(self.resources),
             "device": self.device, "retries": self.retries,
+            "pack": {0: "auto", 1: "off"}.get(self.lanes, self.lanes),
         })
 
 
@@ -190,6 +193,16 @@ def _read(ref: str) -> tuple[str, str, Path]:
         raise UserError(f"{ref}: expected UTF-8 text, got byte {data[error.start]:#04x} at {error.start}") from None
 
 
+def _lanes(pack: Any) -> int:
+    if pack in ("auto", "off"):
+        return 0 if pack == "auto" else 1
+    if pack is False:  # what some YAML readers make of off
+        return 1
+    if isinstance(pack, bool) or not isinstance(pack, int) or not 1 <= pack <= MOST_LANES:
+        raise UserError(f"pack: expected auto, off, or a number of trials from 1 to {MOST_LANES}, got {pack!r}")
+    return pack
+
+
 def _study(config: Mapping[str, Any], folder: Path) -> Study:
     if not _NAME.fullmatch(config["study"]):
         raise UserError(f"study: expected a name of at most 100 letters, digits, '_', '-' and '.' that begins with a "
@@ -210,7 +223,7 @@ def _study(config: Mapping[str, Any], folder: Path) -> Study:
         name=config["study"], question=config["question"], source=config["source"], base=base, axes=axes, design=design,
         measure=fields.parse(Measure, config["measure"], "measure"), analysis=config["analysis"],
         resources=fields.parse(Resources, config["resources"], "resources"), device=device, retries=retries,
-        folder=folder)
+        lanes=_lanes(config["pack"]), folder=folder)
     design.check(study.searched)
     for axis in axes:
         ids = [spec.trial_id for spec in study._components(axis)]

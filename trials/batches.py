@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from trials.spec import TrialSpec
 from trials.step import Batch
 from trials.streams import Stream, generator
 from trials.tasks.base import Data
+
+AHEAD = 32  # steps whose samples are looked up together, for a pack
 
 
 class Batches:
@@ -26,24 +29,68 @@ class Batches:
         self._data, self._batch_size, self._seed = data, batch_size, seed
         self._n = len(data.x_train)
         self._orders: dict[int, Tensor] = {}
-        self._stream = Stream.of(seed, "data", data.x_train.device)
+        self.stream = Stream.of(seed, "data", data.x_train.device)
 
     def __getitem__(self, step: int) -> Batch:
         if self._data.fresh is not None:
-            return Batch(*self._data.fresh(self._stream.at(step), self._batch_size))
-        start = step * self._batch_size
-        epoch, offset = divmod(start, self._n)
-        taken = self._order(epoch)[offset : offset + self._batch_size]
-        if len(taken) < self._batch_size:
-            taken = torch.cat([taken, self._order(epoch + 1)[: self._batch_size - len(taken)]])
-        return Batch(self._data.x_train[taken], self._data.y_train[taken])
+            return fresh(self._data, self.stream, step, self._batch_size)
+        return stored(self._data, self.samples(step)[0])
+
+    def samples(self, step: int, steps: int = 1) -> Tensor:
+        """Which samples of the training set the next ``steps`` batches from ``step`` on hold, (steps, B)."""
+        epoch, offset = divmod(step * self._batch_size, self._n)
+        missing = offset + steps * self._batch_size
+        orders = []
+        while missing > 0:
+            orders.append(self._order(epoch))
+            epoch, missing = epoch + 1, missing - self._n
+        taken = orders[0] if len(orders) == 1 else torch.cat(orders)
+        return taken[offset : offset + steps * self._batch_size].reshape(steps, self._batch_size)
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
-            self._orders = {past: order for past, order in self._orders.items() if past == epoch - 1}
+            self._orders = {past: order for past, order in self._orders.items() if past >= epoch - 1}
             order = torch.randperm(self._n, generator=generator(self._seed, "order", epoch))
             self._orders[epoch] = order.to(self._data.x_train.device)
         return self._orders[epoch]
+
+
+class PackBatches:
+    """The batches of K trials that share their data and batch size, stacked along a first dimension.
+
+    ``seeds`` and ``taken`` are the lanes' seeds and the steps that each has taken so far.
+    """
+
+    def __init__(self, data: Data, batch_size: int, seeds: Sequence[int], taken: Sequence[int]) -> None:
+        self._data = data
+        # Lanes with the same seed at the same step look at the same samples: they are looked up once.
+        places = {place: number for number, place in enumerate(dict.fromkeys(zip(seeds, taken, strict=True)))}
+        self._each = [(Batches(data, batch_size, seed), start) for seed, start in places]
+        self._of_lane = torch.tensor([places[place] for place in zip(seeds, taken, strict=True)],
+                                     device=data.x_train.device)
+        self._ahead: Tensor | None = None
+        self._step = 0
+
+    def next(self) -> Batch:
+        """The next batch of every lane: (K, B, ...). Not for fresh data."""
+        offset = self._step % AHEAD
+        if self._ahead is None or offset == 0:
+            ahead = [batches.samples(start + self._step, AHEAD) for batches, start in self._each]
+            self._ahead = torch.stack(ahead, 1)
+        self._step += 1
+        return stored(self._data, self._ahead[offset].index_select(0, self._of_lane))
+
+
+def stored(data: Data, samples: Tensor) -> Batch:
+    """The batch of these samples of the training set, (B,) or (K, B)."""
+    return Batch(data.x_train[samples], data.target(data.y_train[samples]), samples)
+
+
+def fresh(data: Data, stream: Stream, step: int | Tensor, batch_size: int) -> Batch:
+    """The batch that is drawn for ``step`` where no sample is seen twice."""
+    assert data.fresh is not None
+    x_B, y_B = data.fresh(stream.at(step), batch_size)
+    return Batch(x_B, data.target(y_B))
 
 
 def total_steps(spec: TrialSpec, train_size: int | None) -> int:

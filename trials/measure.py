@@ -24,6 +24,7 @@ class Measure:
     gradients: str = choice("none", WHEN, help="noise scale, coherence, tails of the gradient (table steps)")
     curvature: str = choice("none", WHEN, help="eigenvalues, trace and sharpness of the Hessian (table steps)")
     kernel: str = choice("none", WHEN, help="empirical tangent kernel (tables steps and layers)")
+    density: str = choice("none", WHEN, help="spectral density of the Hessian, 512 products with it (table spectra)")
     per_decade: int = count(4, low=1, high=100, help="log-spaced steps per factor of ten")
 
     @property

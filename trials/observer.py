@@ -1,26 +1,28 @@
-"""Measure a trial at the moments its study asks for, and keep the rows that come of it."""
+"""Measure trials at the moments their study asks for, and keep the rows that come of it."""
 
 from __future__ import annotations
 
+import bisect
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+import torch
 
-from trials.convolutions import operators
-from trials.evaluate import evaluate, finite
-from trials.matrices import matrices
+from trials.convolutions import Operator, operators
+from trials.evaluate import Losses, finite
+from trials.matrices import Matrix, matrices
 from trials.measure import GROUPS, Measure, steps
-from trials.measurements import measure
+from trials.measurements import ByLayer, measure
 from trials.measurements.base import Snapshot
-from trials.network import Network
-from trials.optimizers.base import Optimizer, Params, global_norm
-from trials.spec import TrialSpec
+from trials.optimizers.base import Params
+from trials.setup import Trial
 from trials.streams import Stream
-from trials.tasks.base import Data
 from trials.weights import layer_rows
+
+# Where data are fresh and there is no epoch, the stopping loss is looked at once in so many steps.
+FRESH_EPOCH = 100
 
 
 @dataclass
@@ -33,74 +35,118 @@ class Emitted:
     spectra: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Observer:
-    """Watches one trial. ``observe`` is called wherever something may be due; it changes nothing of the trial."""
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A trial after ``taken`` steps: its parameters, its losses over the whole data, and of the last step the loss and
+    the gradient's norm (None before the first)."""
 
-    def __init__(self, spec: TrialSpec, wanted: Measure, network: Network, data: Data, optimizer: Optimizer,
-                 initial: Params, total: int, epoch_steps: float | None) -> None:
-        self._spec, self._network, self._data, self._initial = spec, network, data, initial
-        self._total, self._epoch_steps = total, epoch_steps
-        self._matrices = matrices(network.module)
-        self._operators = operators(network.module, data.x_train[:1])
-        self._due = {what: steps(getattr(wanted, what), total, wanted.per_decade)
-                     for what in GROUPS}
-        self._rates = {name: float(getattr(optimizer, name, 0.0)) for name in ("lr", "momentum")}
-        self._root = Stream.of(spec.seed, "measure", data.x_train.device)
+    taken: int
+    params: Params
+    losses: Losses
+    weight_norm: float
+    weight_distance: float
+    batch_loss: float | None
+    gradient_norm: float | None
+
+
+class Observer:
+    """Watches one trial; see ``observe``. ``like`` is the observer of a trial with the same model and task."""
+
+    def __init__(self, trial: Trial, wanted: Measure, like: Observer | None = None) -> None:
+        self.trial, self.emitted = trial, Emitted()
+        self.matrices: list[Matrix] = matrices(trial.network.module) if like is None else like.matrices
+        self.operators: list[Operator] = (operators(trial.network.module, trial.data.x_train[:1]) if like is None
+                                          else like.operators)
+        total = trial.total
+        self._due = {what: steps(getattr(wanted, what), total, wanted.per_decade) for what in GROUPS}
+        looks = set().union(*self._due.values())
+        if trial.spec.budget["stop_train_loss"] > 0:  # after each epoch, and where losses are measured anyway
+            epoch = FRESH_EPOCH if trial.epoch_steps is None else max(1, round(trial.epoch_steps))
+            looks |= set(range(0, total, epoch))
+        self._looks = sorted(looks)
+        self._root = Stream.of(trial.spec.seed, "measure", trial.device)
         self._memory: dict[Any, Any] = {}
-        self._began = time.perf_counter()
-        self.emitted = Emitted()
+        self.began = time.perf_counter()
 
     def due(self, taken: int) -> set[str]:
         """What is to be measured after ``taken`` steps."""
         return {what for what, when in self._due.items() if taken in when}
 
-    def observe(self, params: Params, taken: int, loss: Tensor | None, grads: Params | None) -> str | None:
-        """Measure what is due after ``taken`` steps, the last of which had this batch loss and gradient.
-
-        Returns ``diverged`` where the training loss is not finite (nothing is emitted then), ``stopped`` where it is
-        below the stopping loss before the budget ends, else None.
-        """
-        losses = evaluate(self._network, params, self._data)
-        if not finite(losses["train_loss"]):
-            return "diverged"
-        stops = (losses["train_loss"] or 0.0) < self._spec.budget["stop_train_loss"] and 0 < taken < self._total
-        # Where a trial stops is its last step: what was due then is due now.
-        due = self.due(taken) | (self.due(self._total) if stops else set())
-        snapshot = Snapshot(self._network, params, self._initial, self._data, taken, self._spec.batch_size,
-                            self._rates["lr"], self._rates["momentum"], self._root, self._memory)
-        step, layers = measure(snapshot, due)
-        if "training" in due or step:
-            self._emit_step(params, taken, {**losses, **step}, loss, grads)
-        self._emit_layers(params, taken, due, layers)
-        return "stopped" if stops else None
+    def next_look(self, taken: int) -> int:
+        """The first step from ``taken`` on after which the trial is to be looked at; the last step, at the latest."""
+        place = bisect.bisect_left(self._looks, taken)
+        return self._looks[place] if place < len(self._looks) else self.trial.total
 
     def epochs(self, taken: int) -> float | None:
         """Passes over the training set in ``taken`` steps; None for fresh data."""
-        return None if self._epoch_steps is None else taken / self._epoch_steps
+        return None if self.trial.epoch_steps is None else taken / self.trial.epoch_steps
 
-    def _emit_step(self, params: Params, taken: int, values: Mapping[str, Any], loss: Tensor | None,
-                   grads: Params | None) -> None:
-        change = {name: value - self._initial[name] for name, value in params.items()}
+    def ends(self, reading: Reading) -> str | None:
+        """``diverged`` where the training loss is not finite (nothing is emitted then), ``stopped`` where it is below
+        the stopping loss before the budget ends, else None."""
+        loss = reading.losses["train_loss"]
+        if not finite(loss):
+            return "diverged"
+        threshold = self.trial.spec.budget["stop_train_loss"]
+        return "stopped" if (loss or 0.0) < threshold and 0 < reading.taken < self.trial.total else None
+
+    def snapshot(self, reading: Reading) -> Snapshot:
+        """What measurements look at."""
+        trial = self.trial
+        lr = float(getattr(trial.optimizer, "lr", 0.0))
+        now, total = (torch.tensor(float(number), dtype=torch.float64) for number in (reading.taken, trial.total))
+        return Snapshot(trial.network, reading.params, trial.initial, trial.data, reading.taken, trial.spec.batch_size,
+                        lr * float(trial.schedule.factor(now.clamp(max=total - 1.0), total)),
+                        float(getattr(trial.optimizer, "momentum", 0.0)), self._root, self._memory)
+
+    def emit_step(self, reading: Reading, values: dict[str, Any]) -> None:
+        """A row of ``steps``."""
         self.emitted.steps.append({
-            "step": taken, "epoch": self.epochs(taken), **values,
-            "batch_loss": None if loss is None else loss.item(),
-            "gradient_norm": None if grads is None else global_norm(grads).item(),
-            "weight_norm": global_norm(params).item(),
-            "weight_distance": global_norm(change).item(),
-            "elapsed": time.perf_counter() - self._began,
+            "step": reading.taken, "epoch": self.epochs(reading.taken), **reading.losses, **values,
+            "batch_loss": reading.batch_loss, "gradient_norm": reading.gradient_norm,
+            "weight_norm": reading.weight_norm, "weight_distance": reading.weight_distance,
+            "elapsed": time.perf_counter() - self.began,
         })
 
-    def _emit_layers(self, params: Params, taken: int, due: set[str], layers: dict[str, dict[str, Any]]) -> None:
+    def emit_layers(self, taken: int, due: set[str], layers: ByLayer, found: list[dict[str, Any]],
+                    spectra: Sequence[list[float] | None]) -> None:
         """A row for each weight matrix, and for each other layer (a nonlinearity) that something was measured of."""
         rows = {layer: {"kind": "activation", "of": "weight", **values} for layer, values in layers.items()}
-        changes = "changes" in due and taken > 0  # before training there is none
-        if changes or due & {"weights", "eigenvalues"}:
-            initial = self._initial if changes else None
-            found, spectra = layer_rows(self._matrices, params, initial, self._operators)
-            for row, eigenvalues in zip(found, spectra, strict=True):
-                layer = row["layer"]
-                if row["of"] == "change" or "weights" in due:
-                    rows[layer] = {**rows.get(layer, {}), **row}
-                if "eigenvalues" in due and eigenvalues is not None:
-                    self.emitted.spectra.append({"step": taken, "layer": layer, "eigenvalues": eigenvalues})
+        for row, eigenvalues in zip(found, spectra, strict=True):
+            layer = row["layer"]
+            if row["of"] == "change" or "weights" in due:
+                rows[layer] = {**rows.get(layer, {}), **row}
+            if "eigenvalues" in due and eigenvalues is not None:
+                self.emitted.spectra.append({"step": taken, "layer": layer, "eigenvalues": eigenvalues})
         self.emitted.layers += [{"step": taken, "layer": layer, **row} for layer, row in rows.items()]
+
+
+def observe(observers: Sequence[Observer], readings: Sequence[Reading]) -> list[str | None]:
+    """Measure what is due of some trials with one model, all their weight matrices of one shape in one batch.
+
+    Returns how each of them ends here (see ``Observer.ends``), None where it goes on.
+    """
+    ends = [observer.ends(reading) for observer, reading in zip(observers, readings, strict=True)]
+    matrix_rows: dict[tuple[bool, bool], list[tuple[Observer, Reading, set[str], ByLayer]]] = {}
+    for observer, reading, end in zip(observers, readings, ends, strict=True):
+        if end == "diverged":
+            continue
+        taken = reading.taken
+        # Where a trial stops is its last step: what was due then is due now.
+        due = observer.due(taken) | (observer.due(observer.trial.total) if end else set())
+        step, layers, spectra = measure(observer.snapshot(reading), due)
+        if "training" in due or step:
+            observer.emit_step(reading, step)
+        observer.emitted.spectra += [{"step": taken, "layer": layer, **values} for layer, values in spectra.items()]
+        changes = "changes" in due and taken > 0  # before training there is none
+        weights = changes or bool(due & {"weights", "eigenvalues"})
+        matrix_rows.setdefault((weights, changes), []).append((observer, reading, due, layers))
+    for (weights, changes), group in matrix_rows.items():
+        found: list[Any] = [([], [])] * len(group)
+        if weights:
+            params = [reading.params for _, reading, _, _ in group]
+            initial = [observer.trial.initial for observer, _, _, _ in group] if changes else None
+            found = layer_rows(group[0][0].matrices, params, initial, group[0][0].operators)
+        for (observer, reading, due, layers), (rows, eigenvalues) in zip(group, found, strict=True):
+            observer.emit_layers(reading.taken, due, layers, rows, eigenvalues)
+    return ends

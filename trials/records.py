@@ -1,7 +1,8 @@
 """The four tables a study emits: their columns, types, units and schema version; and the rows of finished trials.
 
 ``trials`` has a row a trial (every config value flat), ``steps`` a row a trial and measured step, ``layers`` a row a
-trial, step and layer, ``spectra`` the eigenvalues of each of those layers. The swept axes are columns of all four.
+trial, step and layer, ``spectra`` the eigenvalues of each of those layers, and of the Hessian. The swept axes are
+columns of all four.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         number("epochs", "passes over the training set taken", "epoch"),
         *LOSSES,
         whole("parameters", "trainable parameters of the model"),
-        number("wall_time", "time spent on this trial, measurements included", "s"),
+        number("wall_time", "time spent on this trial, measurements included; its share of a pack's", "s"),
+        whole("lanes", "trials trained side by side in its pack, this one included; 1 is alone"),
         Column("finished_at", pa.timestamp("us", tz="UTC"), "", "when the trial ended"),
         whole("attempts", "how many times it was tried"),
         text("device", "device it ran on"),
@@ -79,7 +81,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "spectra": (
         _ID, _STEP,
         text("layer", "name of the layer in the model"),
-        Column("eigenvalues", pa.list_(pa.float64()), "1", "eigenvalues of W^T W / N, descending"),
+        Column("eigenvalues", pa.list_(pa.float64()), "1",
+               "eigenvalues of W^T W / N, descending; in layer hessian the nodes of its density"),
+        *measurements.columns("spectra"),
     ),
 }
 

@@ -18,10 +18,14 @@ from trials.knobs.base import KNOBS
 from trials.models.base import MODELS
 from trials.optimizers.base import OPTIMIZERS
 from trials.registry import Registry
+from trials.schedules.base import SCHEDULES
+from trials.schedules.constant import Constant
 from trials.tasks.base import TASKS
 
 Path = tuple[str, ...]
-GROUPS: dict[str, Registry[Any]] = {"task": TASKS, "model": MODELS, "optimizer": OPTIMIZERS}
+GROUPS: dict[str, Registry[Any]] = {"task": TASKS, "model": MODELS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+# A component that a trial may leave out, and that its canonical form leaves out too: ids are older than it is.
+CONSTANT: dict[str, Any] = {"name": "constant", **asdict(Constant())}
 # How many positional arguments a user's own function gets before its parameters.
 USER_ARGUMENTS = {"task": 0, "model": 2}
 
@@ -56,6 +60,7 @@ class TrialSpec:
     model: Mapping[str, Any]
     optimizer: Mapping[str, Any]
     budget: Mapping[str, Any]
+    schedule: Mapping[str, Any] = field(default_factory=CONSTANT.copy)
     knobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     batch_size: int = 32
     seed: int = 0
@@ -95,21 +100,23 @@ def parse_trial(config: Mapping[str, Any], place: str = "trial") -> TrialSpec:
     for key in config:
         if key not in known:
             raise UserError(f"{place}.{key}: no such key; {did_you_mean(key, known)}")
+    config = {**config, "schedule": CONSTANT if config.get("schedule") is None else config["schedule"]}
     for key in (*GROUPS, "budget"):
         if config.get(key) is None:
             raise UserError(f"{place}.{key}: missing; every trial needs one")
-    task, model, optimizer = (parse_component(key, config[key], f"{place}.{key}") for key in GROUPS)
+    components = {key: parse_component(key, config[key], f"{place}.{key}") for key in GROUPS}
     knobs = {name: parse_knob(name, params, f"{place}.knobs.{name}")
              for name, params in _mapping(config.get("knobs") or {}, f"{place}.knobs").items()}
     budget = asdict(parse(Budget, _mapping(config["budget"], f"{place}.budget"), f"{place}.budget"))
     if (budget["steps"] > 0) == (budget["epochs"] > 0):
         raise UserError(f"{place}.budget: give either steps or epochs, above 0, and not both")
     scalars = asdict(parse(Scalars, {key: config[key] for key in declared(Scalars) if key in config}, place))
-    return TrialSpec(task, model, optimizer, budget, knobs, **scalars)
+    return TrialSpec(components["task"], components["model"], components["optimizer"], budget, components["schedule"],
+                     knobs, **scalars)
 
 
 def parse_component(group: str, value: Any, place: str) -> dict[str, Any]:
-    """A task, model or optimizer: ``{name: ..., parameters}`` or just its name."""
+    """A task, model, optimizer or schedule: ``{name: ..., parameters}`` or just its name."""
     given = {"name": value} if isinstance(value, str) else dict(_mapping(value, place))
     name = given.pop("name", None)
     if not isinstance(name, str):
@@ -129,7 +136,7 @@ def parse_knob(name: str, params: Any, place: str) -> dict[str, Any]:
 
 
 def make(group: str, component: Mapping[str, Any]) -> Any:
-    """The task, model, optimizer or knob object that a checked mapping describes (not for user code)."""
+    """The task, model, optimizer, schedule or knob object that a checked mapping describes (not for user code)."""
     params = {key: value for key, value in component.items() if key != "name"}
     registry = KNOBS if group == "knob" else GROUPS[group]
     return registry.get(component["name"], group)(**params)
@@ -169,6 +176,8 @@ def _parts(spec: TrialSpec) -> Iterator[tuple[str, type | None, Any]]:
     """(key, class with the defaults, value) of each part of the canonical form."""
     for group, registry in GROUPS.items():
         component = getattr(spec, group)
+        if (group, component) == ("schedule", CONSTANT):
+            continue
         yield group, None if usercode.is_usercode(component["name"]) else registry.classes[component["name"]], component
     yield "budget", Budget, spec.budget
     yield "trial", Scalars, {name: getattr(spec, name) for name in declared(Scalars)}

@@ -17,22 +17,36 @@ from trials.errors import UserError
 from trials.knobs.base import PLACES, Gradient, Knob, Moment, places
 from trials.network import Network
 from trials.optimizers.base import Optimizer, Params, State
+from trials.schedules.base import Schedule
+from trials.schedules.constant import Constant
 from trials.tasks.base import Data
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: ``x_B`` (B, *input_shape) and ``y_B``, classes (B,) or numbers (B, C)."""
+    """One batch: ``x_B`` (B, *input_shape), ``target_BC`` (B, C), and which samples of the training set it holds, (B,)
+    int64; None where data are fresh."""
 
     x_B: Tensor
-    y_B: Tensor
+    target_BC: Tensor
+    samples_B: Tensor | None = None
 
 
 class Step:
-    """One step of training of one trial. ``knobs`` by name, in the order in which they apply at one place."""
+    """One step of training of one trial. ``knobs`` by name, in the order in which they apply at one place.
 
-    def __init__(self, network: Network, data: Data, optimizer: Optimizer, knobs: Mapping[str, Knob]) -> None:
-        self._network, self._data, self._optimizer, self._knobs = network, data, optimizer, knobs
+    ``total`` is the number of steps of the trial's budget, for the schedule. ``functional`` takes gradients by
+    ``torch.func``, as a lane of a pack must (see trials/packs/lanes.py), where a trial alone takes them by autograd.
+    """
+
+    def __init__(self, network: Network, data: Data, optimizer: Optimizer, schedule: Schedule,
+                 knobs: Mapping[str, Knob], total: int | Tensor, *, functional: bool = False) -> None:
+        self._network, self._data, self._knobs = network, data, knobs
+        self._optimizer, self._schedule, self._total = optimizer, schedule, total
+        self._functional = functional
+        # In a pack whose lanes differ in it, the warm-up is a tensor, and is not to be compared with anything.
+        self._constant = (isinstance(schedule, Constant) and not isinstance(schedule.warmup, Tensor)
+                          and schedule.warmup == 0.0)
         self._at: dict[str, list[str]] = {
             place: [name for name, knob in knobs.items() if place in places(type(knob))] for place in PLACES}
         for name, knob in knobs.items():
@@ -42,9 +56,9 @@ class Step:
             raise UserError(f"trial.knobs.{self._at['activation'][0]}: changes hidden activations, but the model has "
                             "no nonlinearity that is a torch.nn module; write nn.ReLU() instead of F.relu")
 
-    def __call__(self, params: Params, state: State, batch: Batch, moments: Mapping[str, Moment],
+    def __call__(self, params: Params, state: State, batch: Batch, step: int | Tensor, moments: Mapping[str, Moment],
                  ) -> tuple[Tensor, Params]:
-        """Take one step, in place on ``params`` and ``state``.
+        """Take step number ``step``, from 0, in place on ``params`` and ``state``.
 
         Returns the loss of the batch with all knobs in force, and the gradient as the optimizer got it.
         """
@@ -55,12 +69,21 @@ class Step:
         with torch.no_grad():
             for name in self._at["gradient"]:
                 grads = self._knobs[name].gradient(grads, params, moments[name])
-            self._optimizer.update(params, grads, state)
+            self._scheduled(step).update(params, grads, state)
             for name in self._at["update"]:
                 self._knobs[name].update(params, moments[name])
         return loss, grads
 
+    def _scheduled(self, step: int | Tensor) -> Optimizer:
+        if self._constant:
+            return self._optimizer
+        now, total = (torch.as_tensor(number).to(torch.float64) for number in (step, self._total))
+        return self._optimizer.scheduled(self._schedule.factor(now, total))
+
     def _gradient(self, batch: Batch, moments: Mapping[str, Moment], params: Params) -> tuple[Tensor, Params]:
+        if self._functional:
+            grads, loss = torch.func.grad_and_value(lambda params: self._objective(params, batch, moments))(params)
+            return loss, grads
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         loss = self._objective(leaves, batch, moments)
         # A user's model may hold parameters that its forward pass does not use: their gradient is zero.
@@ -70,7 +93,7 @@ class Step:
     def _objective(self, params: Params, batch: Batch, moments: Mapping[str, Moment]) -> Tensor:
         """The number whose gradient is taken: the mean loss over the batch plus the penalties."""
         knobs, at = self._knobs, self._at
-        x_B, target_BC = batch.x_B, self._data.target(batch.y_B)
+        x_B, target_BC = batch.x_B, batch.target_BC
         for name in at["input"]:
             x_B = knobs[name].input(x_B, moments[name])
         for name in at["target"]:

@@ -43,26 +43,34 @@ def weight_rows(weights: Sequence[Tensor]) -> tuple[list[dict[str, Any]], Spectr
     return found, eigenvalues
 
 
-def layer_rows(matrices: Sequence[Matrix], params: Params, initial: Params | None = None,
-               operators: Sequence[Operator] = ()) -> tuple[list[dict[str, Any]], Spectra]:
-    """The rows of the ``layers`` table (without trial and step) and, for each, its eigenvalues or None.
+def layer_rows(matrices: Sequence[Matrix], params: Sequence[Params], initial: Sequence[Params] | None = None,
+               operators: Sequence[Operator] = ()) -> list[tuple[list[dict[str, Any]], Spectra]]:
+    """For each of some trials with one model, by its parameters: the rows of the ``layers`` table (without trial and
+    step) and, for each row, its eigenvalues or None. All matrices of a shape, of all trials, are one batch.
 
     First the weights, then the operators of convolutions, then, where ``initial`` parameters are given, the changes of
     the weights since.
     """
-    weights = [matrix.of(params) for matrix in matrices]
     names = [{"layer": matrix.layer, "kind": matrix.kind, "of": "weight"} for matrix in matrices]
     if initial is not None:
-        starts = [matrix.of(initial) for matrix in matrices]
-        weights += [now.double() - start.double() for now, start in zip(weights, starts, strict=True)]
         names += [{"layer": f"{matrix.layer}:change", "kind": matrix.kind, "of": "change"} for matrix in matrices]
+    weights: list[Tensor] = []
+    for number, now in enumerate(params):
+        weights += [matrix.of(now) for matrix in matrices]
+        if initial is not None:
+            weights += [matrix.of(now).double() - matrix.of(initial[number]).double() for matrix in matrices]
     rows, eigenvalues = weight_rows(weights)
-    rows = [{**name, **row} for name, row in zip(names, rows, strict=True)]
-    for place, operator in enumerate(operators, len(matrices)):
-        row, spectrum = operator_row(operator, params)
-        rows.insert(place, row)
-        eigenvalues.insert(place, spectrum)
-    return rows, eigenvalues
+    found = []
+    for number, now in enumerate(params):
+        its = slice(number * len(names), (number + 1) * len(names))
+        mine = [{**name, **row} for name, row in zip(names, rows[its], strict=True)]
+        spectra = eigenvalues[its]
+        for place, operator in enumerate(operators, len(matrices)):
+            row, spectrum = operator_row(operator, now)
+            mine.insert(place, row)
+            spectra.insert(place, spectrum)
+        found.append((mine, spectra))
+    return found
 
 
 def operator_row(operator: Operator, params: Params) -> tuple[dict[str, Any], list[float] | None]:

@@ -1,5 +1,5 @@
-"""List what there is: bundled studies, and the tasks, models, optimizers, knobs and designs a study can name, and the
-metrics that it emits."""
+"""List what there is: bundled studies, the tasks, models, optimizers, schedules, knobs and designs that a study can
+name, and the metrics that it emits."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ from trials.fields import LARGEST, declared
 from trials.knobs.base import KNOBS, Knob, places
 from trials.models.base import MODELS
 from trials.optimizers.base import OPTIMIZERS
+from trials.schedules.base import SCHEDULES
 from trials.tasks.base import TASKS
 
 EXAMPLE = "phasesweep list knobs"
 
-COMPONENTS = {"tasks": TASKS, "models": MODELS, "optimizers": OPTIMIZERS, "knobs": KNOBS, "designs": DESIGNS}
+COMPONENTS = {"tasks": TASKS, "models": MODELS, "optimizers": OPTIMIZERS, "schedules": SCHEDULES, "knobs": KNOBS,
+              "designs": DESIGNS}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """What to list."""
-    parser.add_argument("what", nargs="?", default="studies", choices=["studies", *COMPONENTS, "metrics"],
-                        help="default: studies")
+    choices = ["studies", *COMPONENTS, "metrics"]
+    parser.add_argument("what", nargs="?", default="studies", choices=choices, metavar="what",
+                        help=f"one of {', '.join(choices)}; default: studies")
 
 
 def main(args: argparse.Namespace, console: Console) -> int:

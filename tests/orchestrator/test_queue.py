@@ -19,8 +19,10 @@ def specs(works: list[int]) -> list[TrialSpec]:
     return [replace(BASE, seed=seed, batch_size=work) for seed, work in enumerate(works)]
 
 
-def queue(stream: list[TrialSpec | None], committed: set[str] | None = None, workers: int = 2) -> Queue:
-    return Queue(iter(stream), committed or set(), lambda spec: float(spec.batch_size), workers)
+def queue(stream: list[TrialSpec | None], committed: set[str] | None = None, workers: int = 2,
+          lanes: int = 1) -> Queue:
+    return Queue(iter(stream), committed or set(), lambda spec: float(spec.batch_size), workers,
+                 lambda spec: spec.precision, lanes)
 
 
 def drain(work: Queue, seconds_per_unit: float) -> list[Pack]:
@@ -88,7 +90,7 @@ def test_a_design_that_waits_is_asked_again() -> None:
             yield None
         yield trials[1]
 
-    work = Queue(stream(), set(), lambda spec: 1.0, 4)
+    work = Queue(stream(), set(), lambda spec: 1.0, 4, lambda spec: "", 1)
     pack = work.next_pack()
     assert pack is not None and list(pack.specs) == [trials[0].trial_id]
     assert work.next_pack() is None and not work.finished

@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 from torch.func import vmap
 
+from trials.errors import UserError
 from trials.fields import parse, real_names
 from trials.knobs.base import KNOBS, Knob, Moment, places
 from trials.streams import Stream
@@ -116,12 +117,78 @@ def test_sam_at_a_minimum():
     assert loss.item() == 0 and grads["w"].tolist() == [0, 0]
 
 
+def test_init_scale_by_hand():
+    """Matrices and kernels are doubled, biases and gains are not, and the parameters it gets are left alone."""
+    params = {"w": torch.tensor([[1.0, -3.0]]), "kernel": torch.ones(1, 1, 2, 2), "b": torch.ones(2),
+              "gain": torch.ones(())}
+    scaled = make("init_scale", gain=2.0).initial(params)
+    assert scaled["w"].tolist() == [[2, -6]] and scaled["kernel"].flatten().tolist() == [2] * 4
+    assert scaled["b"].tolist() == [1, 1] and scaled["gain"].item() == 1
+    assert params["w"].tolist() == [[1, -3]]
+
+
+def test_loss_scale_by_hand():
+    loss = make("loss_scale", scale=3.0).loss(torch.tensor([1.0, 0.5]), X["x"], X["x"], moment())
+    assert loss.tolist() == [3, 1.5]
+
+
+N, K = 20_000, 10
+LABELS = torch.arange(N) % K
+ONE_HOT = torch.nn.functional.one_hot(LABELS).to(F64)
+
+
+def noisy(p, samples, seed=0, step=0):
+    """The classes that label noise makes of these samples' labels."""
+    target = make("label_noise", p=p).target(ONE_HOT[samples], replace(moment(seed, step), samples=samples))
+    assert target.sum(1).eq(1).all() and target.max(1).values.eq(1).all()
+    return target.argmax(1)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 1.0])
+def test_label_noise_is_uniform_over_all_classes(p):
+    """A fraction p (1 - 1 / K) is wrong; the distance from the true class is uniform over the other K - 1."""
+    distance = (noisy(p, torch.arange(N)) - LABELS) % K
+    wrong = p * (1 - 1 / K)
+    assert (distance > 0).sum().item() == pytest.approx(wrong * N, abs=4 * (wrong * (1 - wrong) * N) ** 0.5)
+    assert stats.chisquare(torch.bincount(distance)[1:]).pvalue > 0.001
+    if p == 1:  # whatever the true class
+        table = torch.stack([torch.bincount(distance[own::K], minlength=K) for own in range(K)])
+        assert stats.chi2_contingency(table).pvalue > 0.001
+
+
+def test_label_noise_is_of_the_seed_and_the_sample_alone():
+    fixed = noisy(0.5, torch.arange(N))
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(0))
+    for step, batch in enumerate(order.split(3000)):  # another order, other batches, other steps
+        assert torch.equal(noisy(0.5, batch, step=step), fixed[batch])
+    assert torch.equal(noisy(0.5, torch.tensor([7, 7, 7])), fixed[[7, 7, 7]])
+    other = noisy(0.5, torch.arange(N), seed=1)
+    both = ((fixed != LABELS) & (other != LABELS)).sum().item()
+    assert both == pytest.approx(0.45**2 * N, abs=4 * (0.45**2 * (1 - 0.45**2) * N) ** 0.5)
+    more = noisy(0.8, torch.arange(N))  # a larger p replaces the same labels, by the same classes, and others
+    assert torch.equal(more[fixed != LABELS], fixed[fixed != LABELS])
+
+
+def test_label_noise_says_what_it_replaced():
+    replaced, classes = make("label_noise", p=0.5).drawn(moment().root, torch.arange(N), K)
+    assert torch.equal(torch.where(replaced, classes, LABELS), noisy(0.5, torch.arange(N)))
+
+
+def test_label_noise_needs_samples_that_come_again():
+    with pytest.raises(UserError, match=r"^trial.knobs.label_noise: needs a training set .* every batch fresh$"):
+        make("label_noise").target(ONE_HOT[:3], moment())
+
+
 # name -> (value of its one real field that switches it off, values of three lanes, what it does to random inputs)
 X = {"x": randn(3, 6, 4), "t": torch.eye(4, dtype=F64)[:3].expand(3, 3, 4).clone(), "w": randn(3, 2, seed=1)}
 USES = {
     "dropout": (0.0, [0.0, 0.3, 0.8], lambda knob, x, m: knob.activation(x["x"], 2, m)),
+    "init_scale": (1.0, [1.0, 0.0, 3.0], lambda knob, x, m: knob.initial({"w": x["x"], "b": x["w"]})),
     "input_noise": (0.0, [0.0, 0.1, 2.0], lambda knob, x, m: knob.input(x["x"], m)),
+    "label_noise": (0.0, [0.0, 0.5, 1.0],
+                    lambda knob, x, m: knob.target(x["t"], replace(m, samples=torch.tensor([1, 0, 5])))),
     "label_smoothing": (0.0, [0.0, 0.1, -0.5], lambda knob, x, m: knob.target(x["t"], m)),
+    "loss_scale": (1.0, [1.0, 0.0, 3.0], lambda knob, x, m: knob.loss(x["w"], x["x"], x["t"], m)),
     "orthogonal": (0.0, [0.0, 1.0, -3.0], lambda knob, x, m: knob.penalty({"w": x["x"], "b": x["w"]}, m)),
     "gradient_clipping": (1e30, [0.1, 3.0, 1e30], lambda knob, x, m: knob.gradient({"g": x["x"], "b": x["w"]}, {}, m)),
     "sam": (0.0, [0.0, 0.1, 2.0], lambda knob, x, m: knob.sharpness(quadratic, {"w": x["w"]}, m)),
@@ -162,8 +229,8 @@ def test_off_is_off(name):
     without = use(Knob(), x, moment())
     for on, expected in zip(leaves(use(make(name, **{field: off}), x, moment())), leaves(without), strict=True):
         assert torch.equal(on, expected.to(on.dtype))
-    for default, expected in zip(leaves(use(make(name), x, moment())), leaves(without), strict=True):
-        assert not torch.equal(default, expected.to(default.dtype))
+    default = zip(leaves(use(make(name), x, moment())), leaves(without), strict=True)
+    assert any(not torch.equal(on, expected.to(on.dtype)) for on, expected in default)
 
 
 @pytest.mark.parametrize("name", KNOBS.classes)
@@ -174,5 +241,6 @@ def test_documented(name):
 
 def test_places():
     assert {name: places(KNOBS.classes[name]) for name in USES} == {
-        "dropout": ("activation",), "input_noise": ("input",), "label_smoothing": ("target",),
-        "orthogonal": ("penalty",), "gradient_clipping": ("gradient",), "sam": ("sharpness",)}
+        "dropout": ("activation",), "init_scale": ("initial",), "input_noise": ("input",), "label_noise": ("target",),
+        "label_smoothing": ("target",), "loss_scale": ("loss",), "orthogonal": ("penalty",),
+        "gradient_clipping": ("gradient",), "sam": ("sharpness",)}

@@ -170,7 +170,7 @@ def test_rows_of_weights_operators_and_changes():
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(12, 7), nn.Linear(7, 12)).double()
     params, initial = params_of(model), {name: draw(*p.shape, seed=99) for name, p in model.named_parameters()}
     found, ops = matrices(model), operators(model, draw(1, 2, 4, 4))
-    rows, spectra = layer_rows(found, params, initial, ops)
+    [(rows, spectra)] = layer_rows(found, [params], [initial], ops)
     names = [(row["layer"], row["of"], row["kind"]) for row in rows]
     assert names == [
         ("0", "weight", "conv2d"), ("2", "weight", "linear"), ("3", "weight", "linear"),
@@ -201,7 +201,7 @@ def dense_of(conv, weight, size):
 def test_without_initial_parameters_rows_are_of_weights_alone():
     model = nn.Linear(5, 4).double()
     params = params_of(model)
-    rows, spectra = layer_rows(matrices(model), params)
+    [(rows, spectra)] = layer_rows(matrices(model), [params])
     alone, same = weight_rows([params["weight"]])
     assert [{k: v for k, v in row.items() if k not in ("layer", "kind", "of")} for row in rows] == alone
     assert spectra == same
@@ -210,10 +210,10 @@ def test_without_initial_parameters_rows_are_of_weights_alone():
 def test_no_change_and_nothing_finite_are_rows_with_reasons():
     model = nn.Sequential(nn.Conv2d(1, 2, 3)).double()
     params = params_of(model)
-    rows, spectra = layer_rows(matrices(model), params, params)
+    [(rows, spectra)] = layer_rows(matrices(model), [params], [params])
     assert rows[1]["frobenius_norm"] == 0.0 and rows[1]["stable_rank"] is None and "zero" in rows[1]["reason"]
     broken = {name: torch.full_like(value, torch.nan) for name, value in params.items()}
-    rows, spectra = layer_rows(matrices(model), broken, params, operators(model))
+    [(rows, spectra)] = layer_rows(matrices(model), [broken], [params], operators(model))
     assert all(row["frobenius_norm"] is None and "not finite" in row["reason"] for row in rows)
     assert spectra == [None, None, None]
 
@@ -223,6 +223,6 @@ def test_a_change_too_small_for_float32_sums_is_still_exact():
     model = nn.Linear(4, 4, bias=False)
     initial = {"weight": draw(4, 4).float() + 1.0}
     params = {"weight": initial["weight"] * (1 + 1e-6)}
-    rows, _ = layer_rows(matrices(model), params, initial)
+    [(rows, _)] = layer_rows(matrices(model), [params], [initial])
     expected = np.linalg.norm(params["weight"].numpy().astype(float) - initial["weight"].numpy().astype(float))
     assert rows[1]["frobenius_norm"] == pytest.approx(expected, rel=1e-12)

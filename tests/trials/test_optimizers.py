@@ -28,25 +28,22 @@ def gradient(p):
     return -3 * torch.sin(3 * p) + p**3
 
 
-def coupled(cls, **params):
-    return lambda p, wd: cls(p, weight_decay=wd, **params)
+def torch_s(cls, **params):
+    return lambda groups: cls(groups, **params)
 
 
-def decoupled(cls, **params):
+def shrinking(cls, independent, **params):
     """Torch's optimizer without decay, after shrinking the weights by hand."""
-    class Decoupled(cls):
+    class Shrinking(cls):
         def step(self):
             with torch.no_grad():
                 for group in self.param_groups:
                     for p in group["params"]:
-                        p.mul_(1 - group["lr"] * self.wd)
+                        factor = group["lr"] / group["initial_lr"] if independent else group["lr"]
+                        p.mul_(1 - factor * group["shrink"])
             super().step()
 
-    def build(p, wd):
-        optimizer = Decoupled(p, weight_decay=0, **params)
-        optimizer.wd = wd
-        return optimizer
-    return build
+    return lambda groups: Shrinking([{**g, "weight_decay": 0, "shrink": g["weight_decay"]} for g in groups], **params)
 
 
 SGD, ADAM, ADAMW = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
@@ -55,32 +52,42 @@ MOMENTUM, NESTEROV = {"lr": 0.01, "momentum": 0.9}, {"lr": 0.01, "momentum": 0.9
 BETAS = {"lr": 0.02, "beta1": 0.8, "beta2": 0.95, "eps": 0.1}
 TORCH_BETAS = {"lr": 0.02, "betas": (0.8, 0.95), "eps": 0.1}
 CASES = {
-    "sgd": ("sgd", {"lr": 0.01}, coupled(SGD, lr=0.01)),
-    "momentum": ("sgd", MOMENTUM, coupled(SGD, **MOMENTUM)),
-    "nesterov": ("sgd", NESTEROV, coupled(SGD, **NESTEROV)),
-    "sgd decoupled": ("sgd", {**MOMENTUM, "decay": "decoupled"}, decoupled(SGD, **MOMENTUM)),
-    "nesterov decoupled": ("sgd", {**NESTEROV, "decay": "decoupled"}, decoupled(SGD, **NESTEROV)),
-    "adam": ("adam", {}, coupled(ADAM)),
-    "adam betas": ("adam", BETAS, coupled(ADAM, **TORCH_BETAS)),
-    "adam decoupled": ("adam", {"decay": "decoupled"}, coupled(ADAMW, lr=0.001)),
-    "adamw": ("adamw", {}, coupled(ADAMW)),
-    "adamw betas": ("adamw", BETAS, coupled(ADAMW, **TORCH_BETAS)),
+    "sgd": ("sgd", {"lr": 0.01}, torch_s(SGD, lr=0.01)),
+    "momentum": ("sgd", MOMENTUM, torch_s(SGD, **MOMENTUM)),
+    "nesterov": ("sgd", NESTEROV, torch_s(SGD, **NESTEROV)),
+    "sgd decoupled": ("sgd", {**MOMENTUM, "decay": "decoupled"}, shrinking(SGD, False, **MOMENTUM)),
+    "sgd independent": ("sgd", {**MOMENTUM, "decay": "independent"}, shrinking(SGD, True, **MOMENTUM)),
+    "nesterov decoupled": ("sgd", {**NESTEROV, "decay": "decoupled"}, shrinking(SGD, False, **NESTEROV)),
+    "adam": ("adam", {}, torch_s(ADAM)),
+    "adam betas": ("adam", BETAS, torch_s(ADAM, **TORCH_BETAS)),
+    "adam decoupled": ("adam", {"decay": "decoupled"}, torch_s(ADAMW, lr=0.001)),
+    "adam independent": ("adam", {**BETAS, "decay": "independent"}, shrinking(ADAM, True, **TORCH_BETAS)),
+    "adamw": ("adamw", {}, torch_s(ADAMW)),
+    "adamw betas": ("adamw", BETAS, torch_s(ADAMW, **TORCH_BETAS)),
+    "adamw independent": ("adamw", {**BETAS, "decay": "independent"}, shrinking(ADAM, True, **TORCH_BETAS)),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_against_torch(case, weight_decay):
+@pytest.mark.parametrize("schedule", [lambda step: 1.0, lambda step: 1.0 - step / 200], ids=["constant", "linear"])
+@pytest.mark.parametrize(("weight_decay", "vector_lr", "vector_decay"), [(0.0, 1, 1), (0.3, 1, 1), (0.1, 2.0, 0.5)])
+def test_against_torch(case, schedule, weight_decay, vector_lr, vector_decay):
+    """200 steps; torch has two groups of parameters, and its schedule."""
     name, params, build = CASES[case]
     ours, theirs = start(), {key: p.requires_grad_() for key, p in start().items()}
     before = {key: p.clone() for key, p in ours.items()}
-    optimizer, reference = make(name, **params, weight_decay=weight_decay), build(theirs.values(), weight_decay)
+    optimizer = make(name, **params, weight_decay=weight_decay, vector_lr=vector_lr, vector_decay=vector_decay)
+    reference = build([{"params": [theirs["w"]], "weight_decay": weight_decay},
+                       {"params": [theirs["b"], theirs["s"]], "weight_decay": weight_decay * vector_decay,
+                        "lr": optimizer.lr * vector_lr}])
+    rates = torch.optim.lr_scheduler.LambdaLR(reference, schedule)
     state = optimizer.init(ours)
-    for _ in range(200):
-        optimizer.update(ours, {key: gradient(p) for key, p in ours.items()}, state)
+    for step in range(200):
+        optimizer.scheduled(schedule(step)).update(ours, {key: gradient(p) for key, p in ours.items()}, state)
         for p in theirs.values():
             p.grad = gradient(p.detach())
         reference.step()
+        rates.step()
     for key in SHAPES:
         assert (ours[key] - before[key]).abs().max() > 0.01
         assert torch.allclose(ours[key], theirs[key], rtol=0, atol=1e-10)
@@ -88,61 +95,68 @@ def test_against_torch(case, weight_decay):
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_defaults_are_torch_s(name):
+    """Those that torch has; sgd's learning rate is a default of ours."""
     theirs = {"sgd": SGD, "adam": ADAM, "adamw": ADAMW}[name]([torch.zeros(1)]).defaults
     ours = make(name)
     betas = theirs.get("betas", (None, None))
     for field in fields(ours):
-        expected = {"beta1": betas[0], "beta2": betas[1]}.get(field.name, theirs.get(field.name))
+        expected = {"beta1": betas[0], "beta2": betas[1], "vector_lr": 1, "vector_decay": 1}.get(
+            field.name, theirs.get(field.name))
         if field.name != "decay" and (name, field.name) != ("sgd", "lr"):
             assert getattr(ours, field.name) == expected
 
 
+GROUPS = {"vector_lr": [1.0, 0.5, 3.0], "vector_decay": [1.0, 0.0, 2.0]}
+ADAM_LANES = {"lr": [0.01, 0.02, 0.001], "weight_decay": [0.0, 0.1, 0.5], "beta1": [0.9, 0.0, 0.5],
+              "beta2": [0.99, 0.9, 0.0], "eps": [1e-8, 1e-3, 0.1], **GROUPS}
 LANES = {
-    "sgd": {"lr": [0.01, 0.02, 0.0], "weight_decay": [0.0, 0.1, 0.5], "momentum": [0.9, 0.0, 0.5]},
-    "adam": {"lr": [0.01, 0.02, 0.001], "weight_decay": [0.0, 0.1, 0.5], "beta1": [0.9, 0.0, 0.5],
-             "beta2": [0.99, 0.9, 0.0], "eps": [1e-8, 1e-3, 0.1]},
+    "sgd": {"lr": [0.01, 0.02, 0.0], "weight_decay": [0.0, 0.1, 0.5], "momentum": [0.9, 0.0, 0.5], **GROUPS},
+    "adam": ADAM_LANES, "adamw": ADAM_LANES, "muon": {**ADAM_LANES, "momentum": [0.9, 0.0, 0.5]},
 }
+FACTORS = [1.0, 0.3, 0.0]  # of the schedule
 
 
 @pytest.mark.parametrize(("name", "params"), [
-    ("sgd", {}), ("sgd", {"decay": "decoupled"}), ("sgd", {"nesterov": True}), ("adam", {}), ("adamw", {})])
+    ("sgd", {}), ("sgd", {"decay": "decoupled"}), ("sgd", {"decay": "independent"}), ("sgd", {"nesterov": True}),
+    ("adam", {}), ("adamw", {}), ("adamw", {"decay": "independent"}), ("muon", {}), ("muon", {"decay": "independent"})])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(F64, 1e-12), (torch.float32, 1e-5)])
 def test_packed_is_alone(name, params, dtype, tolerance):
     """Three lanes that differ in every real field; warnings are errors, so no operation falls back to a loop."""
     optimizer = make(name, **params)
-    values = LANES["sgd" if name == "sgd" else "adam"]
+    values = LANES[name]
     assert set(values) == set(real_names(type(optimizer)))
     starts = [start(seed, dtype) for seed in range(3)]
     alone = []
     for lane, lane_params in enumerate(starts):
-        own = replace(optimizer, **{key: value[lane] for key, value in values.items()})
+        own = replace(optimizer, **{key: value[lane] for key, value in values.items()}).scheduled(FACTORS[lane])
         p, state = {key: value.clone() for key, value in lane_params.items()}, own.init(lane_params)
         for _ in range(20):
             own.update(p, {key: gradient(value) for key, value in p.items()}, state)
         alone.append(p)
 
-    def step(params, state, reals):
-        replace(optimizer, **reals).update(params, {key: gradient(value) for key, value in params.items()}, state)
+    def step(params, state, reals, factor):
+        grads = {key: gradient(value) for key, value in params.items()}
+        replace(optimizer, **reals).scheduled(factor).update(params, grads, state)
         return params, state
 
     packed = {key: torch.stack([lane[key] for lane in starts]) for key in SHAPES}
     state = vmap(optimizer.init)(packed)
     reals = {key: torch.tensor(value, dtype=F64) for key, value in values.items()}
     for _ in range(20):
-        packed, state = vmap(step)(packed, state, reals)
+        packed, state = vmap(step)(packed, state, reals, torch.tensor(FACTORS, dtype=F64))
     for lane in range(3):
         for key in SHAPES:
             assert packed[key].dtype == dtype
             assert torch.allclose(packed[key][lane], alone[lane][key], rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", OPTIMIZERS.classes)
 @pytest.mark.parametrize("as_tensor", [False, True])
 def test_in_place_and_leaves_gradients_alone(name, as_tensor):
     optimizer = make(name, lr=0.1, weight_decay=0.1)
     if as_tensor:
         reals = {key: torch.tensor(getattr(optimizer, key), dtype=F64) for key in real_names(type(optimizer))}
-        optimizer = replace(optimizer, **reals)
+        optimizer = replace(optimizer, **reals).scheduled(torch.ones((), dtype=F64))
     p = start(dtype=torch.float32)
     state = optimizer.init(p)
     tensors = [*p.values(), *(value for slot in state.values() for value in slot.values())]
@@ -156,17 +170,22 @@ def test_in_place_and_leaves_gradients_alone(name, as_tensor):
     assert shared.item() == 1
 
 
-def test_decay_by_hand():
-    """One step from w = 2 with g = 1, lr = 0.1, wd = 0.5."""
-    for decay, expected in [("coupled", 2 - 0.1 * (1 + 0.5 * 2)), ("decoupled", 2 * (1 - 0.1 * 0.5) - 0.1 * 1)]:
-        p = {"w": torch.tensor([2.0], dtype=F64)}
-        optimizer = make("sgd", lr=0.1, weight_decay=0.5, decay=decay)
-        optimizer.update(p, {"w": torch.ones(1, dtype=F64)}, optimizer.init(p))
-        assert p["w"].item() == pytest.approx(expected, abs=1e-15)
+@pytest.mark.parametrize(("decay", "matrix", "vector"), [
+    ("coupled", 2 - 0.1 * (1 + 0.5 * 2), 2 - 0.4 * (1 + 1.5 * 2)),
+    ("decoupled", 2 * (1 - 0.1 * 0.5) - 0.1 * 1, 2 * (1 - 0.4 * 1.5) - 0.4 * 1),
+    ("independent", 2 * (1 - 0.25 * 0.5) - 0.1 * 1, 2 * (1 - 0.25 * 1.5) - 0.4 * 1),
+])
+def test_decay_by_hand(decay, matrix, vector):
+    """One step from w = 2 with g = 1, lr 0.4 scheduled to a quarter, wd 0.5; vectors at 4 times the lr, 3 the wd."""
+    p = {"w": torch.full((1, 1), 2.0, dtype=F64), "b": torch.full((1,), 2.0, dtype=F64)}
+    optimizer = make("sgd", lr=0.4, weight_decay=0.5, decay=decay, vector_lr=4, vector_decay=3)
+    optimizer.scheduled(0.25).update(p, {key: torch.ones_like(value) for key, value in p.items()}, optimizer.init(p))
+    assert p["w"].item() == pytest.approx(matrix, abs=1e-15)
+    assert p["b"].item() == pytest.approx(vector, abs=1e-15)
 
 
 def test_bad_parameters():
-    with pytest.raises(UserError, match=r"^here.decay: expected one of decoupled, got 'coupled'"):
+    with pytest.raises(UserError, match=r"^here.decay: expected one of decoupled, independent, got 'coupled'"):
         make("adamw", decay="coupled")
     with pytest.raises(UserError, match=r"^here.momentum: expected a number in \[0, 1\), got 1"):
         make("sgd", momentum=1)

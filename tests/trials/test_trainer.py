@@ -16,10 +16,11 @@ from trials.errors import UserError
 from trials.matrices import matrices
 from trials.measure import Measure, steps
 from trials.records import COLUMNS
+from trials.setup import build_network, load_data
 from trials.spec import TrialSpec, parse_trial
 from trials.streams import derive
 from trials.tasks.base import Data
-from trials.trainer import build_network, load_data, rehearse, train
+from trials.trainer import rehearse, train
 
 torch.set_num_threads(1)
 
@@ -44,7 +45,7 @@ def test_agrees_with_a_plain_pytorch_loop() -> None:
     batches = Batches(data, 8, 0)
     for step in range(40):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(batches[step].x_B), batches[step].y_B).backward()  # type: ignore[no-untyped-call]
+        nn.functional.cross_entropy(model(batches[step].x_B), batches[step].target_BC).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     with torch.no_grad():
         expected = nn.functional.cross_entropy(model(data.x_test), data.y_test).item()

@@ -1,7 +1,8 @@
-"""The nine places where a knob can enter a training step.
+"""The ten places where a knob can enter training: one before the first step, nine in each step.
 
-A knob is a frozen dataclass that overrides the method of its place (or of several). In the order of a step:
+A knob is a frozen dataclass that overrides the method of its place (or of several). In the order of time:
 
+0. ``initial``     the parameters that training starts from    gain of the initial weights
 1. ``input``       the batch before the model sees it          noise, mixup, cutout
 2. ``target``      the target distribution                     label smoothing, label noise
 3. ``weights``     the weights the model is evaluated with     weight noise, quantization, masks
@@ -35,13 +36,16 @@ Gradient = Callable[[Params], tuple[Tensor, Params]]  # parameters -> (loss, gra
 class Moment:
     """What a knob may know of the moment.
 
-    ``step`` counts from 0. ``root`` is the random stream of (trial seed, this knob); ``stream(site)`` splits it, so
-    that two steps or two layers never share a mask. ``initial`` are the parameters before training.
+    ``step`` counts from 0; in a pack it is a tensor. ``root`` is the random stream of (trial seed, this knob);
+    ``stream(site)`` splits it, so that two steps or two layers never share a mask. ``initial`` are the parameters
+    before training. ``samples`` (B,), int64, are the indices of the batch in the training set; None where data are
+    fresh.
     """
 
-    step: int
+    step: int | Tensor
     root: Stream
     initial: Params
+    samples: Tensor | None = None
 
     def stream(self, site: int = 0) -> Stream:
         """The knob's random stream at this step, for the ``site``-th thing it draws."""
@@ -53,6 +57,10 @@ class Knob:
     their values. Shapes: B batch, C outputs; ``x_B`` is (B, *input_shape)."""
 
     needs_classes: ClassVar[bool] = False  # whether targets must be class probabilities; a regression is refused then
+
+    def initial(self, params: Params) -> Params:
+        """Place 0, before the first step; returns new tensors where it changes something."""
+        return params
 
     def input(self, x_B: Tensor, moment: Moment) -> Tensor:
         """Place 1."""
@@ -90,7 +98,7 @@ class Knob:
         """Place 9, in place."""
 
 
-PLACES = ("input", "target", "weights", "activation", "loss", "penalty", "sharpness", "gradient", "update")
+PLACES = ("initial", "input", "target", "weights", "activation", "loss", "penalty", "sharpness", "gradient", "update")
 KNOBS: Registry[Knob] = Registry("knob", "trials.knobs")
 
 

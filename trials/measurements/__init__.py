@@ -15,21 +15,23 @@ from typing import Any
 from trials.columns import Column
 from trials.measurements.base import Measurement, Snapshot
 
+ByLayer = dict[str, dict[str, Any]]  # layer -> column -> value
+
 MEASUREMENTS: tuple[Measurement, ...] = tuple(
     found for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name)
     if (found := getattr(importlib.import_module(f"{__name__}.{module.name}"), "MEASUREMENT", None)) is not None)
 
 
 def columns(table: str) -> tuple[Column, ...]:
-    """The columns that measurements add to ``table`` (``steps`` or ``layers``)."""
+    """The columns that measurements add to ``table`` (``steps``, ``layers`` or ``spectra``)."""
     return tuple(column for each in MEASUREMENTS if each.table == table for column in each.columns)
 
 
-def measure(snapshot: Snapshot, groups: Iterable[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """All measurements of these groups: (values for the row of ``steps``, values for ``layers`` by layer)."""
+def measure(snapshot: Snapshot, groups: Iterable[str]) -> tuple[dict[str, Any], ByLayer, ByLayer]:
+    """All measurements of these groups: values for the row of ``steps``, for ``layers``, for ``spectra``."""
     chosen = set(groups)
     step: dict[str, Any] = {}
-    layers: dict[str, dict[str, Any]] = {}
+    by_layer: dict[str, ByLayer] = {"layers": {}, "spectra": {}}
     for each in MEASUREMENTS:
         if each.group in chosen:
             found = each.function(snapshot)
@@ -37,5 +39,5 @@ def measure(snapshot: Snapshot, groups: Iterable[str]) -> tuple[dict[str, Any], 
                 step.update(found)
             else:
                 for layer, values in found.items():
-                    layers.setdefault(layer, {}).update(values)
-    return step, layers
+                    by_layer[each.table].setdefault(layer, {}).update(values)
+    return step, by_layer["layers"], by_layer["spectra"]

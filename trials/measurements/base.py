@@ -24,7 +24,7 @@ class Snapshot:
 
     ``params`` and ``initial`` are the parameters now and before training; ``lr`` and ``momentum`` those of the
     optimizer (0 where it has none); ``stream(purpose)`` gives random numbers of (trial seed, purpose, step), so that a
-    measurement never shifts the training's. ``trial`` is kept from one snapshot of a trial to the next.
+    measurement never shifts the training's. ``trial`` is kept from one snapshot of a trial to the next, and written to.
     """
 
     network: Network
@@ -65,8 +65,8 @@ class Measurement:
     """One file of this package defines one (or a few that share their work), called ``MEASUREMENT``.
 
     ``group`` is the word in the study's ``measure:`` block that switches it on (see ``trials.measure``). ``columns``
-    are added to ``table``: ``steps`` (``function`` returns one mapping) or ``layers`` (a mapping for each layer by its
-    name). ``function`` never raises for numbers it cannot give: those are None.
+    are added to ``table``: ``steps`` (``function`` returns one mapping), ``layers`` or ``spectra`` (a mapping for each
+    layer by its name). ``function`` never raises for numbers it cannot give: those are None.
     """
 
     group: str

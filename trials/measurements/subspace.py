@@ -1,8 +1,8 @@
-"""How much of the gradient lies in the space of the Hessian's top eigenvectors.
+"""How much of the gradient lies in the space of the Hessian's top eigenvectors, and how much of that space stays.
 
 Gur-Ari, Roberts & Dyer 2018 (arXiv 1812.04754): gradient descent soon moves mostly in a small space that barely
-changes. The change over time needs the space of an earlier step, which a snapshot does not have; whoever keeps
-``top_space`` of two steps gets it from ``overlap``.
+changes. How far a space is followed depends on the steps that are measured: log-spaced ones are ever farther apart.
+Where the last of the top eigenvalues and the next are close, their vectors mix, and the overlap falls by up to 1 / k.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 from trials.columns import number
 from trials.measurements.base import Measurement, Snapshot, Values
 from trials.measurements.hessian import TOP, extremes, hessian
-from trials.measurements.nulls import values
+from trials.measurements.nulls import undefined, values
 
 
 def top_space(snapshot: Snapshot) -> Tensor:
@@ -33,7 +33,12 @@ def fraction(vector_P: Tensor, space_kP: Tensor) -> Tensor:
 
 def measure(snapshot: Snapshot) -> Values:
     """The columns of ``MEASUREMENT``."""
-    return values({"gradient_top_fraction": fraction(snapshot.shared(hessian).gradient, top_space(snapshot))})
+    space_kP, gradient_P = top_space(snapshot), snapshot.shared(hessian).gradient
+    before_kP = snapshot.trial.get("top_space")
+    snapshot.trial["top_space"] = space_kP
+    return values({
+        "gradient_top_fraction": fraction(gradient_P, space_kP),
+        "subspace_overlap": undefined(space_kP) if before_kP is None else overlap(space_kP, before_kP)})
 
 
 MEASUREMENT = Measurement(
@@ -42,6 +47,8 @@ MEASUREMENT = Measurement(
     columns=(
         number("gradient_top_fraction", "fraction of the squared norm of the gradient (probe set, no knobs) in the "
                f"space of the Hessian's top {TOP} eigenvectors"),
+        number("subspace_overlap", "overlap norm(U V^T)_F^2 / k of that space with the one at the trial's previous "
+               "measured step: 1 is the same space; null at the first"),
     ),
     function=measure,
 )

@@ -30,7 +30,7 @@ class Adam(DecayingOptimizer):
 
     def update(self, params: Params, grads: Params, state: State) -> None:
         t = state["count"]["steps"].add_(1.0)
-        size = self.lr / (1.0 - self.beta1**t)
+        debias = 1.0 - self.beta1**t
         root = (1.0 - self.beta2**t).rsqrt()
         for name, p in params.items():
             g, mean, square = self.decayed(p, grads[name]), state["mean"][name], state["square"][name]
@@ -38,7 +38,7 @@ class Adam(DecayingOptimizer):
             mean.mul_(in_type(self.beta1, p)).add_(g * (1.0 - self.beta1))
             square.mul_(in_type(self.beta2, p)).add_(g.square().mul_(in_type(1.0 - self.beta2, p)))
             scale = square.sqrt().mul_(in_type(root, p)).add_(in_type(self.eps, p))
-            p.sub_((mean / scale).mul_(in_type(size, p)))
+            p.sub_((mean / scale).mul_(in_type(self.rate(p) / debias, p)))
 
 
 @OPTIMIZERS.register("adamw")
@@ -47,4 +47,6 @@ class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101)."""
 
     weight_decay: float = real(0.01, low=0, help="weight decay wd")
-    decay: str = choice("decoupled", ("decoupled",), help="always decoupled: w (1 - lr wd) before the step")
+    decay: str = choice("decoupled", ("decoupled", "independent"),
+                        help="decoupled: w (1 - lr wd) before the step; independent: w (1 - s wd), s the schedule's "
+                             "factor")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from trials.fields import real
 from trials.registry import Registry
 
 Params = dict[str, Tensor]
 State = dict[str, Params]
+O = TypeVar("O", bound="Optimizer")  # noqa: E741 - typing.Self begins with Python 3.11
 
 
 def global_norm(tensors: Params) -> Tensor:
@@ -20,11 +24,14 @@ def global_norm(tensors: Params) -> Tensor:
     return norm
 
 
+@dataclass(frozen=True)
 class Optimizer(ABC):
     """Base of all optimizers: a frozen dataclass whose ``real`` fields are floats, or 0-d tensors (one lane of a pack).
 
     Code here may not branch on the value of a ``real`` field: under vmap it is a tensor, different from lane to lane.
     """
+
+    lr: float = real(0.01, low=0, help="learning rate")
 
     @abstractmethod
     def init(self, params: Params) -> State:
@@ -33,6 +40,12 @@ class Optimizer(ABC):
     @abstractmethod
     def update(self, params: Params, grads: Params, state: State) -> None:
         """One step, in place on ``params`` and ``state``. ``grads`` are left alone: two may share memory."""
+
+    def scheduled(self: O, factor: float | Tensor) -> O:
+        """The optimizer of a step at which the schedule is at ``factor`` (a number, or a float64 tensor without
+        dimensions): a copy with ``factor`` times the learning rate."""
+        lr: Any = self.lr * factor
+        return replace(self, lr=lr)
 
 
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "trials.optimizers")

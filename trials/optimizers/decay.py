@@ -1,34 +1,55 @@
-"""What all optimizers share: a learning rate and weight decay, coupled to the gradient or decoupled from it."""
+"""What all optimizers share: weight decay in three forms, and parameters in two groups."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from trials.fields import choice, real
 from trials.optimizers.base import Optimizer
 
+D = TypeVar("D", bound="DecayingOptimizer")
+
 
 @dataclass(frozen=True)
 class DecayingOptimizer(Optimizer):
-    """Weight decay in its two forms, which differ as soon as there is momentum or a preconditioner.
+    """Weight decay in its three forms, which differ as soon as there is momentum, a preconditioner or a schedule.
 
     ``coupled`` is an L2 penalty: g <- g + wd w, which the optimizer then averages and scales like any gradient.
-    ``decoupled`` shrinks the weights by themselves: w <- (1 - lr wd) w before the step
-    (Loshchilov & Hutter 2019, arXiv 1711.05101).
+    ``decoupled`` shrinks the weights by themselves: w <- (1 - lr wd) w before the step, with the lr of that step.
+    ``independent`` does so whatever lr is: w <- (1 - s wd) w, where s is the factor of the schedule alone. This is the
+    original form (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2); ``decoupled`` is what torch made of it.
+
+    Vector-like parameters (biases, gains: fewer than two dimensions) take ``vector_lr`` times the lr and
+    ``vector_decay`` times the wd of the matrix-like ones.
     """
 
-    lr: float = real(0.01, low=0, help="learning rate")
     weight_decay: float = real(0.0, low=0, help="weight decay wd")
-    decay: str = choice("coupled", ("coupled", "decoupled"),
-                        help="coupled: g + wd w (L2 penalty); decoupled: w (1 - lr wd) before the step")
+    decay: str = choice("coupled", ("coupled", "decoupled", "independent"),
+                        help="coupled: g + wd w (L2 penalty); decoupled: w (1 - lr wd) before the step; independent: "
+                             "w (1 - s wd), s the schedule's factor")
+    vector_lr: float = real(1.0, low=0, help="factor on lr for biases and gains")
+    vector_decay: float = real(1.0, low=0, help="factor on weight_decay for biases and gains")
+
+    def scheduled(self: D, factor: float | Tensor) -> D:
+        copy = super().scheduled(factor)
+        if self.decay != "independent":  # the others follow the schedule through lr
+            return copy
+        weight_decay: Any = self.weight_decay * factor
+        return replace(copy, weight_decay=weight_decay)
+
+    def rate(self, p: Tensor) -> float | Tensor:
+        """The learning rate of ``p``."""
+        return self.lr if p.ndim >= 2 else self.lr * self.vector_lr
 
     def decayed(self, p: Tensor, g: Tensor) -> Tensor:
-        """The gradient the step is to use; decoupled decay acts on ``p`` in place. ``g`` is left alone."""
+        """The gradient the step is to use; decay that is not coupled acts on ``p`` in place. ``g`` is left alone."""
+        decay = self.weight_decay if p.ndim >= 2 else self.weight_decay * self.vector_decay
         if self.decay == "coupled":
-            return (p * self.weight_decay).add_(g)
-        p.mul_(in_type(1.0 - self.lr * self.weight_decay, p))
+            return (p * decay).add_(g)
+        p.mul_(in_type(1.0 - (decay if self.decay == "independent" else self.rate(p) * decay), p))
         return g
 
 

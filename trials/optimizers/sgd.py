@@ -31,4 +31,4 @@ class SGD(DecayingOptimizer):
             g, buffer = self.decayed(p, grads[name]), state["momentum"][name]
             buffer.mul_(in_type(self.momentum, p)).add_(g)
             direction = g + buffer * self.momentum if self.nesterov else buffer
-            p.sub_(direction * self.lr)
+            p.sub_(direction * self.rate(p))

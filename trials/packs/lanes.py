@@ -1,0 +1,199 @@
+"""K trials of one structure as the lanes of stacked tensors, and one step of training for all of them at once.
+
+A lane takes the same step as a trial alone (trials/step.py): it is vectorized by ``torch.func.vmap``, recorded once as
+a graph of operations (graph.py), and held against trials alone before it is trusted. The numbers of a lane do not
+depend on its neighbours beyond rounding: nothing in a step looks across lanes.
+
+Shapes: K lanes come first in every tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils import _pytree as pytree
+
+from trials.batches import PackBatches, fresh
+from trials.evaluate import evaluate_lanes
+from trials.knobs.base import Moment
+from trials.observer import Reading
+from trials.optimizers.base import Params, State
+from trials.packs.graph import record
+from trials.packs.recording import Recording
+from trials.packs.structure import reals, structure
+from trials.setup import Trial
+from trials.step import Batch, Step
+from trials.streams import Stream
+from trials.trainer import Alone
+
+# By structure: the numbers in which its trials have been seen to differ; the others are written into the recording.
+_varying: dict[str, set[tuple[str, str]]] = {}
+_recordings: dict[Any, Recording | None] = {}
+_KEPT = 64  # recordings
+
+
+class Unfit(Exception):
+    """The lanes of a pack do not do what the trials alone do, or cannot be made."""
+
+
+class Lanes:
+    """Trials in training side by side. Raises Unfit, or what torch raises, where that cannot be."""
+
+    def __init__(self, trials: Sequence[Trial], checked: bool = True) -> None:
+        first = trials[0]
+        self.trials = list(trials)
+        self.params: Params = _stack([trial.initial for trial in trials])
+        self.initial: Params = {name: value.clone() for name, value in self.params.items()}
+        states = [trial.optimizer.init(trial.initial) for trial in trials]
+        self.state: State = {slot: _stack([state[slot] for state in states]) for slot in states[0]}
+        device = first.data.x_train.device
+        self.taken = [0] * len(trials)
+        self._step = torch.zeros(len(trials), dtype=torch.int64, device=device)
+        self._total = torch.tensor([trial.total for trial in trials], device=device)
+        self._keys = {name: torch.stack([trial.streams[name].key for trial in trials]) for name in first.streams}
+        self._data_key = torch.stack([Stream.of(trial.spec.seed, "data", device).key for trial in trials])
+        numbers = [reals(trial.spec) for trial in trials]
+        kind = structure(first.spec)
+        varying = _varying.setdefault(kind, set())
+        varying |= {place for place in numbers[0] if len({each[place] for each in numbers}) > 1}
+        baked = {place: value for place, value in numbers[0].items() if place not in varying}
+        self._reals = {place: torch.tensor([each[place] for each in numbers], dtype=torch.float64, device=device)
+                       for place in sorted(varying)}
+        self._kind = (kind, len(trials), str(device), tuple(sorted(varying)), tuple(baked.items()))
+        self._batches: PackBatches | None = None
+        self._replay: Callable[..., list[Tensor]] | None = None
+        self._vectorized: Callable[..., Any] = vmap(self._lane)
+        if checked:
+            self._check()
+
+    @property
+    def count(self) -> int:
+        """K."""
+        return len(self.trials)
+
+    def step(self, gradients: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Take the next step in every lane; returns the losses (K,) and, if asked, the norms of the gradients (K,)."""
+        batch = self._batch()
+        with torch.no_grad():
+            if gradients:
+                losses, grads = self._vectorized(*self._fixed, self._step, batch)
+                norms = _norms(grads)
+            else:
+                self._replay = self._replay or self._bound(batch)
+                [losses], norms = self._replay(self._step, *batch), None
+        self._step += 1
+        self.taken = [taken + 1 for taken in self.taken]
+        return losses, norms
+
+    def read(self, lanes: Sequence[int], losses: Tensor | None, norms: Tensor | None) -> list[Reading]:
+        """Some lanes now; ``losses`` and ``norms`` (K,) are those of the last step."""
+        some = torch.tensor(lanes, device=self._step.device)
+        every = len(lanes) == self.count
+        params = self.params if every else {name: value[some] for name, value in self.params.items()}
+        initial = self.initial if every else {name: value[some] for name, value in self.initial.items()}
+        data, network = self.trials[0].data, self.trials[0].network
+        evaluated = evaluate_lanes(network, params, data)
+        sizes = _norms(params).tolist()
+        moved = _norms({name: value - initial[name] for name, value in params.items()}).tolist()
+        batch_losses = [None] * self.count if losses is None else losses.tolist()
+        grads = [None] * self.count if norms is None else norms.tolist()
+        return [Reading(self.taken[lane], {name: value[place] for name, value in params.items()}, evaluated[place],
+                        sizes[place], moved[place], batch_losses[lane], grads[lane])
+                for place, lane in enumerate(lanes)]
+
+    def keep(self, lanes: Sequence[int]) -> Lanes:
+        """Only these lanes, in this order, as they are now."""
+        kept = Lanes([self.trials[lane] for lane in lanes], checked=False)
+        some = torch.tensor(lanes, device=self._step.device)
+        for mine, theirs in zip(pytree.tree_leaves((self.params, self.state, self._step)),
+                                pytree.tree_leaves((kept.params, kept.state, kept._step)), strict=True):
+            theirs.copy_(mine[some])
+        kept.taken = [self.taken[lane] for lane in lanes]
+        return kept
+
+    def _batch(self) -> tuple[Tensor, ...]:
+        first = self.trials[0]
+        if first.data.fresh is not None:
+            return ()
+        if self._batches is None:
+            self._batches = PackBatches(first.data, first.spec.batch_size,
+                                        [trial.spec.seed for trial in self.trials], self.taken)
+        batch = self._batches.next()
+        assert batch.samples_B is not None
+        return batch.x_B, batch.target_BC, batch.samples_B
+
+    def _lane(self, params: Params, state: State, initial: Params, numbers: Mapping[tuple[str, str], Tensor],
+              keys: Mapping[str, Tensor], data_key: Tensor, total: Tensor, step: Tensor,
+              batch: tuple[Tensor, ...]) -> tuple[Tensor, Params]:
+        """One step of one lane; everything is without the first dimension here."""
+        trial = self.trials[0]
+
+        def with_numbers(component: Any, part: str) -> Any:
+            return replace(component, **{name: value for (where, name), value in numbers.items() if where == part})
+
+        knobs = {name: with_numbers(knob, f"knobs.{name}") for name, knob in trial.knobs.items()}
+        taking = Step(trial.network, trial.data, with_numbers(trial.optimizer, "optimizer"),
+                      with_numbers(trial.schedule, "schedule"), knobs, total, functional=True)
+        drawn = Batch(*batch) if batch else fresh(trial.data, Stream(data_key), step, trial.spec.batch_size)
+        moments = {name: Moment(step, Stream(key), initial, drawn.samples_B) for name, key in keys.items()}
+        return taking(params, state, drawn, step, moments)
+
+    @property
+    def _fixed(self) -> tuple[Any, ...]:
+        """What stays the same tensors from step to step; some are changed in place by the step."""
+        return (self.params, self.state, self.initial, self._reals, self._keys, self._data_key, self._total)
+
+    def _bound(self, batch: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
+        """The step as a function of its number and its batch: recorded, or as it is where that cannot be."""
+        fixed, tree = pytree.tree_flatten(self._fixed)
+
+        def losses(*tensors: Tensor) -> list[Tensor]:
+            step, *rest = tensors[len(fixed):]
+            return [self._vectorized(*pytree.tree_unflatten(tensors[:len(fixed)], tree), step, tuple(rest))[0]]
+
+        if self._kind not in _recordings:
+            if len(_recordings) >= _KEPT:
+                _recordings.pop(next(iter(_recordings)))
+            try:
+                _recordings[self._kind] = record(losses, [*fixed, self._step, *batch])
+            except Exception:  # whatever a user's model may do that a recording cannot follow
+                _recordings[self._kind] = None
+        recording = _recordings[self._kind]
+        return recording.bind(fixed) if recording is not None else lambda *varying: losses(*fixed, *varying)
+
+    def _check(self) -> None:
+        """Hold two steps of the first and the last lane against the same trials alone. Raises Unfit."""
+        if self._kind in _recordings:
+            return
+        trying = Lanes(self.trials, checked=False)
+        precise = self.trials[0].data.dtype == torch.float64
+        close, tiny = (1e-8, 1e-12) if precise else (1e-2, 1e-5)
+        alone = {lane: Alone(self.trials[lane]) for lane in {0, self.count - 1}}
+        for _ in range(2):
+            trying.step()
+            for trial in alone.values():
+                trial.take()
+        for lane, trial in alone.items():
+            for name, value in trial.params.items():
+                apart = torch.linalg.vector_norm(trying.params[name][lane] - value)
+                moved = torch.linalg.vector_norm(value - trial.trial.initial[name])
+                allowed = close * moved + tiny * (1.0 + torch.linalg.vector_norm(value))
+                if bool(allowed.isfinite()) and not bool(apart <= allowed):
+                    _recordings.pop(self._kind, None)
+                    raise Unfit(f"parameter {name} is trained otherwise in a pack than alone")
+
+
+def _stack(each: Sequence[Params]) -> Params:
+    return {name: torch.stack([params[name] for params in each]) for name in each[0]}
+
+
+def _norms(tensors: Params) -> Tensor:
+    """Euclidean norm of all the numbers of each lane, (K,)."""
+    each = [torch.linalg.vector_norm(value.reshape(len(value), -1), dim=1) for value in tensors.values()]
+    norms: Tensor = torch.linalg.vector_norm(torch.stack(each), dim=0)
+    return norms

@@ -1,0 +1,119 @@
+"""Train trials of one structure together, as the lanes of a pack, and give each back as soon as it is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from trials.divergence import CHECK_EVERY, NOT_FINITE, Watch
+from trials.measure import Measure
+from trials.observer import Emitted, Observer, observe
+from trials.packs.lanes import Lanes
+from trials.setup import prepare
+from trials.spec import TrialSpec
+from trials.trainer import outcome
+
+IDLE = 1 / 3  # of the lanes: from there on the others are moved together
+
+
+def train_pack(specs: Sequence[TrialSpec], measure: Measure, device: str, lanes: int,
+               ) -> Iterator[tuple[TrialSpec, Emitted]]:
+    """Train ``specs``, all of one structure, ``lanes`` at a time; yields each when it is done, in no particular order.
+
+    Where memory runs out the number of lanes is halved, down to 2. Raises what user code or torch raise, or
+    ``lanes.Unfit``; trials not given back by then are to be trained alone.
+    """
+    waiting = list(specs)
+    while waiting:
+        some = waiting[:lanes]
+        done = set()
+        try:
+            for spec, emitted in _Pack(some, measure, device).run():
+                done.add(spec.trial_id)
+                yield spec, emitted
+        except RuntimeError as error:
+            if not _out_of_memory(error) or lanes <= 2:
+                raise
+            lanes = max(2, lanes // 2)
+        waiting = [spec for spec in some if spec.trial_id not in done] + waiting[len(some):]
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+class _Pack:
+    def __init__(self, specs: Sequence[TrialSpec], measure: Measure, device: str) -> None:
+        self.began = time.perf_counter()
+        first = prepare(specs[0], device)
+        trials = [first, *(prepare(spec, device, first) for spec in specs[1:])]
+        self.observers = [Observer(trials[0], measure)]
+        self.observers += [Observer(trial, measure, self.observers[0]) for trial in trials[1:]]
+        self.watches = [Watch() for _ in trials]
+        self.size = len(trials)
+        self.lanes = Lanes(trials)
+        self.alive = list(range(self.size))  # lanes whose trial is not done
+        self.unread: list[Tensor] = []
+        self.until_look = 0  # steps until a lane is to be looked at
+
+    def run(self) -> Iterator[tuple[TrialSpec, Emitted]]:
+        losses: Tensor | None = None
+        norms: Tensor | None = None
+        while True:
+            taken = self.lanes.taken
+            looked = self._looked() if self.until_look == 0 else []
+            if looked or len(self.unread) >= CHECK_EVERY:
+                yield from self._diverged()
+                looked = [lane for lane in looked if lane in self.alive]
+            if looked:
+                readings = self.lanes.read(looked, losses, norms)
+                ends = observe([self.observers[lane] for lane in looked], readings)
+                for lane, end in zip(looked, ends, strict=True):
+                    if end is not None:
+                        yield self._end(lane, end, taken[lane], NOT_FINITE if end == "diverged" else None)
+                    elif taken[lane] == self.observers[lane].trial.total:
+                        yield self._end(lane, "completed", taken[lane], None)
+            if not self.alive:
+                return
+            self._compact()
+            if self.until_look == 0:
+                self.until_look = min(self.observers[lane].next_look(self.lanes.taken[lane] + 1)
+                                      - self.lanes.taken[lane] for lane in self.alive)
+            # Norms of gradients are wanted wherever something is measured after the step.
+            losses, norms = self.lanes.step(gradients=self.until_look == 1)
+            self.unread.append(losses)
+            self.until_look -= 1
+
+    def _looked(self) -> list[int]:
+        taken = self.lanes.taken
+        return [lane for lane in self.alive if self.observers[lane].next_look(taken[lane]) == taken[lane]]
+
+    def _diverged(self) -> Iterator[tuple[TrialSpec, Emitted]]:
+        if not self.unread:
+            return
+        by_lane = torch.stack(self.unread, 1).tolist()
+        steps, self.unread = len(self.unread), []
+        for lane in list(self.alive):
+            found = self.watches[lane].look(self.lanes.taken[lane] - steps, by_lane[lane])
+            if found is not None:
+                yield self._end(lane, "diverged", *found)
+
+    def _end(self, lane: int, status: str, taken: int, reason: str | None) -> tuple[TrialSpec, Emitted]:
+        """The lane goes on, for that costs nothing, but nobody looks at it any more."""
+        self.alive.remove(lane)
+        observer = self.observers[lane]
+        share = (time.perf_counter() - self.began) / self.size
+        observer.emitted.trial = outcome(observer, status, taken, reason, share, self.size)
+        return observer.trial.spec, observer.emitted
+
+    def _compact(self) -> None:
+        """Drop idle lanes once they are many. Only after the losses were read, which are by lane."""
+        if self.unread or len(self.alive) > (1.0 - IDLE) * self.lanes.count:
+            return
+        self.lanes = self.lanes.keep(self.alive)
+        self.observers = [self.observers[lane] for lane in self.alive]
+        self.watches = [self.watches[lane] for lane in self.alive]
+        self.alive = list(range(self.lanes.count))

@@ -1,0 +1,146 @@
+"""Leave out of a recording what does nothing, and let one operation do the work of two."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from trials.packs.recording import Call, Recording, Value, values
+
+aten = torch.ops.aten
+_REPEATS = (aten.view.default, aten.expand.default, aten._unsafe_view.default, aten.detach.default,
+            aten.alias.default)
+
+
+def simplified(recording: Recording) -> Recording:
+    """The same with fewer operations; results differ by rounding alone."""
+    for rule in (_leave_out_repetitions, _fuse, _leave_out_unused):
+        recording = replace(recording, calls=rule(recording))
+    return recording
+
+
+def _leave_out_repetitions(recording: Recording) -> list[Call]:
+    """Views that are no other view than their source, transposes turned back, and products with 1."""
+    same: dict[int, Value] = {}
+    turned: dict[int, tuple[Value, set[int]]] = {}
+    fresh = _written_never(recording)
+    kept = []
+
+    def current(value: Any) -> Any:
+        return same.get(value.number, value) if isinstance(value, Value) else value
+
+    for call in recording.calls:
+        call = replace(call, args=_map(current, call.args), kwargs=_map(current, call.kwargs))
+        source = call.args[0] if call.args else None
+        if isinstance(source, Value) and isinstance(call.out, Value) and call.out.number != source.number:
+            out = call.out
+            looks_the_same = (out.shape, out.stride, out.dtype) == (source.shape, source.stride, source.dtype)
+            if call.op in _REPEATS and looks_the_same:
+                same[out.number] = source
+                continue
+            if (call.op is aten.mul.Scalar and call.args[1] == 1 and looks_the_same
+                    and {source.number, out.number} <= fresh):
+                same[out.number] = source
+                continue
+            if call.op is aten.transpose.int:
+                dims = {dim % len(out.shape) for dim in call.args[1:]}
+                before = turned.get(source.number)
+                if before is not None and before[1] == dims:
+                    same[out.number] = before[0]
+                    continue
+                turned[out.number] = (source, dims)
+        kept.append(call)
+    recording.outputs[:] = [current(value) for value in recording.outputs]
+    return kept
+
+
+def _written_never(recording: Recording) -> set[int]:
+    """Numbers of the values whose memory nothing changes in place before their last use."""
+    roots = recording.roots()
+    written: dict[int, int] = {}
+    last: dict[int, int] = {value.number: len(recording.calls) for value in recording.outputs}
+    for place, call in enumerate(recording.calls):
+        for value in call.writes:
+            written.setdefault(roots[value.number], place)
+        for value in call.reads:
+            last[value.number] = max(place, last.get(value.number, 0))
+    # A view of the value may be read later than the value itself.
+    latest: Counter[int] = Counter()
+    for number, place in last.items():
+        latest[roots[number]] = max(latest[roots[number]], place)
+    never = len(recording.calls) + 1
+    return {number for number, root in roots.items()
+            if written.get(root, never) >= last.get(number, 0) and (number == root or written.get(root) is None
+                                                                    or written[root] >= latest[number])}
+
+
+def _fuse(recording: Recording) -> list[Call]:
+    """A matrix product and a sum are one call, and so are a product and a sum."""
+    roots = recording.roots()
+    uses = Counter(value.number for call in recording.calls for value in call.reads)
+    uses.update(value.number for value in recording.outputs)
+    made = {call.out.number: (place, call) for place, call in enumerate(recording.calls)
+            if isinstance(call.out, Value) and not call.writes}
+    writes = [(place, roots[value.number]) for place, call in enumerate(recording.calls) for value in call.writes]
+    calls: list[Call | None] = list(recording.calls)
+    for place, call in enumerate(recording.calls):
+        fused = _fused(call, made, uses)
+        if fused is None:
+            continue
+        product, better = fused
+        began, first = made[product.number]
+        read = {roots[value.number] for value in first.reads}
+        between = recording.calls[began + 1 : place]
+        if (any(began < at < place and root in read for at, root in writes)
+                or any(product in each.reads for each in between)):
+            continue
+        calls[began], calls[place] = None, better
+    return [call for call in calls if call is not None]
+
+
+def _fused(call: Call, made: dict[int, tuple[int, Call]], uses: Counter[int]) -> tuple[Value, Call] | None:
+    """For a sum with a product that nothing else uses: the product, and the call that does both."""
+    if call.kwargs or len(call.args) != 2 or call.op not in (aten.add.Tensor, aten.add_.Tensor, aten.sub_.Tensor):
+        return None
+    left, right = call.args
+    if not (isinstance(left, Value) and isinstance(right, Value)) or left.dtype != right.dtype:
+        return None
+    out: Value = call.out
+    for product, other in ((right, left), (left, right)):
+        _, source = made.get(product.number, (0, None))
+        # The product is used here, and where a sum in place gives it a new meaning, under the same number, after.
+        if source is None or (uses[product.number] != 1 and not (call.op is aten.add_.Tensor and product is left)):
+            continue
+        if (call.op is aten.add.Tensor and source.op is aten.bmm.default and len(other.shape) == 3
+                and out.shape == product.shape):
+            return product, Call(aten.baddbmm.default, (other, *source.args), {}, out)
+        if source.op is not aten.mul.Tensor or not all(isinstance(each, Value) and each.dtype == left.dtype
+                                                       for each in source.args):
+            continue
+        if product is left and call.op is aten.add_.Tensor:  # of the product itself, which is a new tensor
+            if other.shape == product.shape and other.number != product.number:
+                return product, Call(aten.addcmul.default, (other, *source.args), {}, out)
+        elif product is right and call.op is not aten.add.Tensor:
+            sign = -1 if call.op is aten.sub_.Tensor else 1
+            return product, Call(aten.addcmul_.default, (left, *source.args), {"value": sign}, out)
+        elif call.op is aten.add.Tensor and other.shape == out.shape:
+            return product, Call(aten.addcmul.default, (other, *source.args), {}, out)
+    return None
+
+
+def _leave_out_unused(recording: Recording) -> list[Call]:
+    wanted = {value.number for value in recording.outputs}
+    kept = []
+    for call in reversed(recording.calls):
+        if call.writes or any(value.number in wanted for value in values(call.out)):
+            wanted |= {value.number for value in call.reads}
+            kept.append(call)
+    return kept[::-1]
+
+
+def _map(function: Any, tree: Any) -> Any:
+    return pytree.tree_map(function, tree, is_leaf=lambda each: isinstance(each, Value))

@@ -1,0 +1,109 @@
+"""Everything a trial needs before its first step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from trials import usercode
+from trials.batches import total_steps
+from trials.errors import UserError
+from trials.knobs.base import Knob
+from trials.network import Network
+from trials.optimizers.base import Optimizer, Params
+from trials.schedules.base import Schedule
+from trials.spec import TrialSpec, make
+from trials.streams import Stream, torch_seeded
+from trials.tasks.base import Data
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A trial ready for its first step. ``initial`` are the parameters it starts from; ``streams`` those of the knobs;
+    ``total`` the steps of its budget; ``epoch_steps`` those of an epoch, None where data are fresh."""
+
+    spec: TrialSpec
+    device: str
+    data: Data
+    network: Network
+    initial: Params
+    optimizer: Optimizer
+    schedule: Schedule
+    knobs: dict[str, Knob]
+    streams: dict[str, Stream]
+    total: int
+    epoch_steps: float | None
+
+
+def prepare(spec: TrialSpec, device: str, like: Trial | None = None) -> Trial:
+    """Build a trial. ``like``, a trial with the same task and model, lends its data and its network, which is a
+    function of parameters and keeps none. Raises UserError, or what user code raises."""
+    if like is None:
+        data = load_data(spec, device)
+        network = build_network(spec, data)
+        initial = network.parameters()
+    else:
+        data, network = like.data, like.network
+        module = build_module(spec, data)
+        initial = {name: value.detach().to(data.x_train.device, data.dtype)
+                   for name, value in module.named_parameters()}
+    knobs = {name: make("knob", {"name": name, **params}) for name, params in spec.knobs.items()}
+    for knob in knobs.values():
+        initial = knob.initial(initial)
+    train_size = None if data.fresh is not None else len(data.x_train)
+    return Trial(spec, device, data, network, initial, make("optimizer", spec.optimizer),
+                 make("schedule", spec.schedule), knobs,
+                 {name: Stream.of(spec.seed, f"knob.{name}", device) for name in knobs},
+                 total_steps(spec, train_size), None if train_size is None else train_size / spec.batch_size)
+
+
+def load_data(spec: TrialSpec, device: str = "cpu") -> Data:
+    """The trial's data on ``device``, in its precision; kept for the next trial of the same task."""
+    return _load_data(json.dumps(dict(spec.task), sort_keys=True), device, spec.precision)
+
+
+@lru_cache(maxsize=4)
+def _load_data(task: str, device: str, precision: str) -> Data:
+    component = json.loads(task)
+    if usercode.is_usercode(component["name"]):
+        name = component.pop("name")
+        data: Data = usercode.load(name, "trial.task.name")(**component)
+        if not isinstance(data, Data):
+            raise UserError(f"trial.task.name: {name} must return trials.Data, got {type(data).__name__}")
+    else:
+        data = make("task", component).data()
+    return data.to(device, getattr(torch, precision))
+
+
+def build_module(spec: TrialSpec, data: Data) -> torch.nn.Module:
+    """The trial's model on the CPU, initialized from its seed's ``init`` stream."""
+    params = {key: value for key, value in spec.model.items() if key != "name"}
+    with torch_seeded(spec.seed, "init"):
+        if not usercode.is_usercode(spec.model["name"]):
+            built: torch.nn.Module = make("model", spec.model).build(data.input_shape, data.outputs)
+            return built
+        module = usercode.load(spec.model["name"], "trial.model.name")(data.input_shape, data.outputs, **params)
+    if not isinstance(module, torch.nn.Module):
+        raise UserError(f"trial.model.name: {spec.model['name']} must return a torch.nn.Module, "
+                        f"got {type(module).__name__}")
+    return module
+
+
+def build_network(spec: TrialSpec, data: Data) -> Network:
+    """The trial's model as a function of its parameters, where the data are; its output's shape is checked."""
+    network = Network(build_module(spec, data).to(data.x_train.device, data.dtype))
+    _check_output(network, data)
+    return network
+
+
+@torch.no_grad()
+def _check_output(network: Network, data: Data) -> None:
+    """An output (B,) against targets (B, 1) would broadcast to a loss of something else, so the shape must be right."""
+    x_B = data.x_train[:2]
+    with network.evaluating():
+        shape, expected = tuple(network(network.parameters(), x_B).shape), (len(x_B), data.outputs)
+    if shape != expected:
+        raise UserError(f"trial.model: gives an output of shape {shape} for {len(x_B)} inputs; expected {expected}")
