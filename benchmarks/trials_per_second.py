@@ -6,13 +6,19 @@ Tune with a function trainable at its defaults, and Ray Tune with a class traina
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from benchmarks._ray_tune import seconds
+from trials.measure import Measure
+from trials.spec import parse_trial
+from trials.trainer import train as train_alone
 
 STUDY = """
 study: trivial
@@ -32,8 +38,8 @@ OURS, DEFAULT, REUSE = 4000, 20, 200  # trials of each path: about the same time
 
 def main() -> None:
     """Measure and print."""
-    rows = [("phasesweep run", OURS, *_ours(OURS)), ("Ray Tune, reuse_actors=True", REUSE, *_tune(REUSE, True)),
-            ("Ray Tune, default", DEFAULT, *_tune(DEFAULT, False))]
+    rows = [("phasesweep run", OURS, *_ours(OURS)), ("Ray Tune, reuse_actors=True", REUSE, *seconds("benchmarks.trials_per_second:train", REUSE, True)),
+            ("Ray Tune, default", DEFAULT, *seconds("benchmarks.trials_per_second:train", DEFAULT, False))]
     print(f"{'path':<30}{'trials':>8}{'command, s':>12}{'sweep, s':>10}{'trials/s':>10}{'ours is':>10}")
     ours = rows[0][1] / rows[0][3]
     for name, trials, command, sweep in rows:
@@ -59,57 +65,8 @@ def _ours(trials: int) -> tuple[float, float]:
     return whole, whole - alone
 
 
-def _tune(trials: int, reuse: bool) -> tuple[float, float]:
-    """(seconds with Ray's start, of ``fit``) of Ray Tune, in a process of its own."""
-    began = time.perf_counter()
-    quiet = {**os.environ, "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
-    code = f"from benchmarks.trials_per_second import fit; print('FIT', fit({trials}, {reuse}))"
-    output = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True,
-                            env=quiet).stdout
-    sweep = float(next(line for line in output.splitlines() if line.startswith("FIT")).split()[1])
-    return time.perf_counter() - began, sweep
-
-
-def fit(trials: int, reuse: bool) -> float:
-    """Seconds of ``Tuner.fit`` for that many trivial trials."""
-    import ray
-    from ray import tune
-
-    class Trivial(tune.Trainable):  # type: ignore[misc]
-        def setup(self, config: dict[str, Any]) -> None:
-            self.seed = config["seed"]
-
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.seed = new_config["seed"]
-            return True
-
-        def step(self) -> dict[str, Any]:
-            return {**_train(self.seed), "done": True}
-
-        def save_checkpoint(self, checkpoint_dir: str) -> None:
-            pass
-
-    def trivial(config: dict[str, Any]) -> None:
-        tune.report(_train(config["seed"]))
-
-    ray.init(num_cpus=os.cpu_count(), include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    with tempfile.TemporaryDirectory() as folder:
-        tuner = tune.Tuner(
-            Trivial if reuse else trivial, param_space={"seed": tune.grid_search(list(range(trials)))},
-            tune_config=tune.TuneConfig(reuse_actors=reuse), run_config=tune.RunConfig(storage_path=folder, verbose=0))
-        began = time.perf_counter()
-        tuner.fit()
-        took = time.perf_counter() - began
-    ray.shutdown()
-    return took
-
-
-def _train(seed: int) -> dict[str, float]:
-    import yaml
-
-    from trials.measure import Measure
-    from trials.spec import parse_trial
-    from trials.trainer import train
-
-    spec = parse_trial({**yaml.safe_load(STUDY)["trial"], "seed": seed})
-    return {"train_loss": train(spec, Measure("last", "last", changes="none", eigenvalues="none")).trial["train_loss"]}
+def train(number: int) -> dict[str, Any]:
+    """What Ray Tune runs: the same training code."""
+    spec = parse_trial({**yaml.safe_load(STUDY)["trial"], "seed": number})
+    emitted = train_alone(spec, Measure("last", "last", changes="none", eigenvalues="none"))
+    return {"train_loss": emitted.trial["train_loss"]}

@@ -8,22 +8,23 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from orchestrator.lane_count import Choice, choose
 from search_spaces import Study
 from trials.measure import GROUPS, Measure, steps
 from trials.setup import build_network, load_data
 from trials.spec import TrialSpec
 from trials.trainer import train
 
-STEPS = 30  # timed for each of two batch sizes
-
 
 @dataclass(frozen=True)
 class Estimate:
-    """``step`` + ``sample`` x batch size seconds an optimizer step; ``measuring``: seconds each time, by the words of
-    the ``measure:`` block that are on; ``bytes`` of memory a worker needs beside its imports."""
+    """``step`` + ``sample`` x batch size seconds an optimizer step and trial; ``packs``: how trials with the smallest
+    and with the largest batch will be trained; ``measuring``: seconds each time, by the words of the ``measure:`` block
+    that are on; ``bytes`` of memory a worker needs beside its imports."""
 
     step: float
     sample: float
+    packs: tuple[Choice, Choice]
     measuring: Mapping[str, float]
     bytes: int
 
@@ -34,12 +35,15 @@ class Estimate:
         return (self.step + self.sample * batch_size) * total + measuring
 
 
-def estimate(study: Study, small: TrialSpec, large: TrialSpec) -> Estimate:
-    """Time the trials with the smallest and the largest batch for a moment, in this process and without Ray."""
+def estimate(study: Study, small: TrialSpec, large: TrialSpec, available: int) -> Estimate:
+    """Time the trials with the smallest and the largest batch for a moment, in this process and without Ray; about
+    ``available`` trials of a batch size are to be trained."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, int(study.resources.cpu)))
     try:
-        small_seconds, large_seconds = _step_seconds(small), _step_seconds(large)
+        device = "cuda" if study.device != "cpu" and torch.cuda.is_available() else "cpu"
+        packs = (choose(small, device, available, study.lanes), choose(large, device, available, study.lanes))
+        small_seconds, large_seconds = (choice.seconds for choice in packs)
         wanted = [what for what in GROUPS if getattr(study.measure, what) != "none"]
         if "weights" in wanted and "eigenvalues" in wanted:  # one eigensolve gives both
             wanted.remove("eigenvalues")
@@ -50,21 +54,10 @@ def estimate(study: Study, small: TrialSpec, large: TrialSpec) -> Estimate:
     sample = max(0.0, (large_seconds - small_seconds) / apart) if apart else 0.0
     data = load_data(small)
     parameters = sum(value.nbytes for value in build_network(small, data).parameters().values())
-    # weights, initial weights, gradient and at most two optimizer slots
-    held = 5 * parameters + sum(x.nbytes for x in (data.x_train, data.y_train, data.x_test, data.y_test))
-    return Estimate(max(1e-6, small_seconds - sample * small.batch_size), sample, measuring, held)
-
-
-def _step_seconds(spec: TrialSpec) -> float:
-    """Seconds an optimizer step of ``spec``, without measurements, warmed up by a first short run."""
-    def run(count: int) -> float:
-        short = replace(spec, budget={"steps": count, "epochs": 0.0, "stop_train_loss": 0.0})
-        began = time.perf_counter()
-        train(short, Measure("last", changes="none", weights="none", eigenvalues="none"))
-        return time.perf_counter() - began
-    run(2)
-    few = run(2)
-    return max(1e-6, (run(2 + STEPS) - few) / STEPS)
+    # weights, initial weights, gradient, at most two optimizer slots and a temporary, for each lane
+    held = 6 * parameters * max(choice.lanes for choice in packs)
+    held += sum(x.nbytes for x in (data.x_train, data.y_train, data.x_test, data.y_test))
+    return Estimate(max(1e-6, small_seconds - sample * small.batch_size), sample, packs, measuring, held)
 
 
 def _measure_seconds(spec: TrialSpec, what: str) -> float:

@@ -59,10 +59,13 @@ class Choice:
         return f"{self.lanes} side by side ({self.seconds * 1e6:.0f} us a step and trial; alone {self.alone * 1e6:.0f})"
 
 
-def choose(spec: TrialSpec, device: str, available: int) -> Choice:
-    """The best number of lanes for trials like ``spec`` on ``device``, of which ``available`` are to be trained."""
+def choose(spec: TrialSpec, device: str, available: int, wanted: int = 0) -> Choice:
+    """The best number of lanes for trials like ``spec`` on ``device``, of which ``available`` are to be trained; or
+    ``wanted`` of them, timed, where that is not 0."""
+    if wanted:
+        return _as_wanted(spec, device, min(wanted, available))
     if available < 2:
-        return Choice(1, 0.0)
+        return Choice(1, _alone(spec, device))
     path = _folder() / f"{_key(spec, device)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Choice(**json.loads(path.read_text()))
@@ -76,17 +79,24 @@ def choose(spec: TrialSpec, device: str, available: int) -> Choice:
     return choice
 
 
+def _as_wanted(spec: TrialSpec, device: str, lanes: int) -> Choice:
+    alone = _alone(spec, device)
+    if lanes == 1:
+        return Choice(1, alone)
+    try:
+        return Choice(lanes, alone, {str(lanes): _packed(spec, device, lanes)})
+    except Exception as error:
+        return Choice(1, alone, reason=describe(error))
+
+
 def _time(spec: TrialSpec, device: str, available: int) -> tuple[Choice, bool]:
     """The choice, and whether more lanes would not have changed it."""
-    spec = replace(spec, budget={"steps": 2**40, "epochs": 0.0, "stop_train_loss": 0.0})
-    first = prepare(spec, device)
-    alone = _seconds(Alone(first).take, device)
+    alone = _alone(spec, device)
     packed: dict[str, float] = {}
     lanes, best = min(FIRST, available), 1
     while lanes <= MOST[device]:
-        others = [prepare(replace(spec, seed=spec.seed + number), device, first) for number in range(1, lanes)]
         try:
-            seconds = _seconds(Lanes([first, *others]).step, device) / lanes
+            seconds = _packed(spec, device, lanes)
         except Exception as error:
             if best == 1:
                 return Choice(1, alone, reason=describe(error)), True
@@ -98,6 +108,22 @@ def _time(spec: TrialSpec, device: str, available: int) -> tuple[Choice, bool]:
         if lanes > available:
             return Choice(best, alone, packed), lanes > MOST[device]
     return Choice(best, alone, packed), True
+
+
+def _alone(spec: TrialSpec, device: str) -> float:
+    """Seconds of a step of a trial by itself."""
+    return _seconds(Alone(prepare(_endless(spec), device)).take, device)
+
+
+def _packed(spec: TrialSpec, device: str, lanes: int) -> float:
+    """Seconds of a step and trial in a pack."""
+    first = prepare(_endless(spec), device)
+    others = [prepare(replace(first.spec, seed=spec.seed + number), device, first) for number in range(1, lanes)]
+    return _seconds(Lanes([first, *others]).step, device) / lanes
+
+
+def _endless(spec: TrialSpec) -> TrialSpec:
+    return replace(spec, budget={"steps": 2**40, "epochs": 0.0, "stop_train_loss": 0.0})
 
 
 def _seconds(step: Callable[[], object], device: str) -> float:

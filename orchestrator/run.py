@@ -149,8 +149,9 @@ def _sweep(study: Study, store: Store, lease: Lease, observed: Observed, before:
         device, resources = placement(study, cluster)
         job = Job(study.measure, store.schemas, tuple(store.axes), device, resources["cpu"], study.retries,
                   study.lanes, str(study.folder), os.getcwd(), fingerprint(study))
-        queue = Queue(study.trials(observed), store.statuses, partial(work, study=study), cluster.slots(resources),
-                      structure, study.lanes or LANES[device])
+        workers = cluster.slots(resources)
+        queue = Queue(study.trials(observed), store.statuses, partial(work, study=study), workers, structure,
+                      study.lanes or LANES[device])
         with SweepProgress(console, before.size, before.done) as progress:
 
             def commit(rows: Rows) -> None:
@@ -161,7 +162,7 @@ def _sweep(study: Study, store: Store, lease: Lease, observed: Observed, before:
             def tick() -> None:
                 progress.tick(queue.seconds(before.pending_work - queue.work_done))
 
-            sweep = Sweep(queue, job, commit, tick)
+            sweep = Sweep(queue, job, workers, commit, tick)
             sweep.run(resources)
     return sweep.interrupted
 

@@ -42,13 +42,13 @@ class WorkerLost(Exception):
 
 
 class Sweep:
-    """One run of a queue. ``commit`` stores rows; ``progress`` is told of every trial that came back.
+    """One run of a queue by so many ``workers``. ``commit`` stores rows; ``tick`` is called many times a second.
 
     ``failure`` holds a UserError that ended the run (a full disk, a lost lease); ``interrupted`` the signal that did.
     """
 
-    def __init__(self, queue: Queue, job: Job, commit: Commit, tick: Callable[[], None]) -> None:
-        self.queue, self.job, self._commit, self._tick = queue, job, commit, tick
+    def __init__(self, queue: Queue, job: Job, workers: int, commit: Commit, tick: Callable[[], None]) -> None:
+        self.queue, self.job, self.workers, self._commit, self._tick = queue, job, workers, commit, tick
         self.failure: UserError | None = None
         self.interrupted: signal.Signals | None = None
         self._pending: list[Rows] = []
@@ -65,6 +65,8 @@ class Sweep:
 
         Raises UserError where the store cannot be written or is no longer ours.
         """
+        # So that all workers start at once: left alone, Tune waits for one before it asks for the next.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, self.workers))
         scratch = tempfile.mkdtemp(prefix="phasesweep-tune-")
         trainable = tune.with_resources(tune.with_parameters(Worker, job=self.job), resources)
         tuner = tune.Tuner(

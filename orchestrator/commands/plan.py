@@ -68,16 +68,19 @@ def _estimates(study: Study, found: Survey) -> list[tuple[str, str]]:
     for spec in examples:
         rehearse(spec)
     workers = max(1, int(cluster.local_cpus() // study.resources.cpu))
-    timed = estimate(study, *examples)
+    small, large = examples
+    timed = estimate(study, small, large, available=-(-found.pending // len(found.examples)))
     # Where an adaptive design has not said yet what it wants, the rest is taken to be like the part that is known.
     scale = found.pending / found.budgets.total()
     seconds = scale * sum(count * timed.trial_seconds(steps, batch_size, study.measure)
                           for (steps, batch_size), count in found.budgets.items())
     steps = round(scale * sum(count * steps for (steps, _), count in found.budgets.items()))
+    how = {f"batch size {spec.batch_size:,}": choice.words for spec, choice in zip(examples, timed.packs, strict=True)}
     return [
         ("optimizer steps", f"{steps:,}"),
+        ("trained", "\n".join(f"{what}: {words}" for what, words in how.items())),
         ("time here", f"about {duration(seconds / workers)} on {workers} workers of {study.resources.cpu:g} CPU "
-                      f"({timed.step * 1e6:.0f} us a step + {timed.sample * 1e6:.1f} us a sample; timed just now)"),
+                      f"({timed.step * 1e6:.0f} us a step + {timed.sample * 1e6:.1f} us a sample; timed here)"),
         ("measuring", ", ".join(f"{what} {seconds * 1e3:.0f} ms" for what, seconds in timed.measuring.items())
                       + " each time"),
         ("memory", f"about {LIBRARIES + timed.bytes / 2**20:,.0f} MB a worker, its libraries included"),
