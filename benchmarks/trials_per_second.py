@@ -38,8 +38,10 @@ OURS, DEFAULT, REUSE = 4000, 20, 200  # trials of each path: about the same time
 
 def main() -> None:
     """Measure and print."""
-    rows = [("phasesweep run", OURS, *_ours(OURS)), ("Ray Tune, reuse_actors=True", REUSE, *seconds("benchmarks.trials_per_second:train", REUSE, True)),
-            ("Ray Tune, default", DEFAULT, *seconds("benchmarks.trials_per_second:train", DEFAULT, False))]
+    tune = {kept: seconds("benchmarks.trials_per_second:train", trials, kept)
+            for kept, trials in ((True, REUSE), (False, DEFAULT))}
+    rows = [("phasesweep run", OURS, *_ours(OURS)), ("Ray Tune, reuse_actors=True", REUSE, *tune[True]),
+            ("Ray Tune, default", DEFAULT, *tune[False])]
     print(f"{'path':<30}{'trials':>8}{'command, s':>12}{'sweep, s':>10}{'trials/s':>10}{'ours is':>10}")
     ours = rows[0][1] / rows[0][3]
     for name, trials, command, sweep in rows:

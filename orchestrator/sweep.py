@@ -17,10 +17,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-# Read by ray.tune when it is imported: no files per trial, no reporter, and Ctrl-C is ours to handle.
+# Read by ray.tune when it is imported: no files per trial, no reporter, no saving of its state, which would keep a copy
+# of every trial, and Ctrl-C is ours to handle.
 os.environ.update({
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0"})
+    "TUNE_GLOBAL_CHECKPOINT_S": "31536000", "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0"})
 
 from ray import tune
 from ray.tune.search import Searcher
@@ -105,6 +106,7 @@ class Sweep:
                 continue
             emitted = Emitted(failed(WorkerLost("the worker process died; out of memory?"), 0.0))
             self._hold(Rows.build(self.job.schemas, trial_rows(spec, emitted, attempts, self.job)))
+        pack.specs.clear()  # Tune keeps every pack to the end
 
     def beat(self) -> None:
         """Called many times a second: commit what has waited long enough, refresh the display."""

@@ -67,6 +67,7 @@ class Worker(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train for at least FLUSH_SECONDS or to the end of the pack."""
+        self.config = {}  # Tune sends it back with every result, and the driver would keep all packs to the end
         began = time.perf_counter()
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.job.schemas}
         ids: list[str] = []

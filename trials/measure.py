@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property, lru_cache
 
 from trials.fields import choice, count
 
@@ -27,7 +28,7 @@ class Measure:
     density: str = choice("none", WHEN, help="spectral density of the Hessian, 512 products with it (table spectra)")
     per_decade: int = count(4, low=1, high=100, help="log-spaced steps per factor of ten")
 
-    @property
+    @cached_property
     def json(self) -> str:
         """All settings as JSON, for provenance and comparison."""
         return json.dumps(asdict(self), sort_keys=True)
@@ -36,12 +37,13 @@ class Measure:
 GROUPS = tuple(field.name for field in fields(Measure) if field.metadata["kind"] is str)
 
 
-def steps(when: str, total: int, per_decade: int) -> set[int]:
+@lru_cache(maxsize=1024)
+def steps(when: str, total: int, per_decade: int) -> frozenset[int]:
     """The steps, of 0 ... ``total``, at which a group with this ``when`` is measured."""
     if when == "none":
-        return set()
+        return frozenset()
     if when == "last":
-        return {total}
+        return frozenset({total})
     chosen = {0, total}
     if when == "log":
         exponent, step = 0, 1
@@ -49,4 +51,4 @@ def steps(when: str, total: int, per_decade: int) -> set[int]:
             chosen.add(step)
             exponent += 1
             step = round(10 ** (exponent / per_decade))
-    return chosen
+    return frozenset(chosen)

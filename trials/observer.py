@@ -59,7 +59,7 @@ class Observer:
                                           else like.operators)
         total = trial.total
         self._due = {what: steps(getattr(wanted, what), total, wanted.per_decade) for what in GROUPS}
-        looks = set().union(*self._due.values())
+        looks = {step for when in self._due.values() for step in when}
         if trial.spec.budget["stop_train_loss"] > 0:  # after each epoch, and where losses are measured anyway
             epoch = FRESH_EPOCH if trial.epoch_steps is None else max(1, round(trial.epoch_steps))
             looks |= set(range(0, total, epoch))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -87,8 +87,9 @@ class TrialSpec:
 
     def flat(self) -> dict[str, Any]:
         """Every config value by column name; lists and mappings as JSON."""
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
         return {column(path): value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
-                for path, value in leaves(asdict(self))}
+                for path, value in leaves(parts)}
 
 
 def parse_trial(config: Mapping[str, Any], place: str = "trial") -> TrialSpec:

@@ -7,6 +7,7 @@ decided then and there, so whoever records a function compares the replay with t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,27 +43,32 @@ class _Recorder(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
         self.constants: dict[int, Tensor] = {}
-        self._numbers: dict[int, int] = {}
+        self._seen: dict[int, Value] = {}
+        self._memory: dict[int, int] = {}
         self._held: list[Tensor] = []  # so that no other tensor gets the identity of one that is gone
         self.inputs = [self.value(tensor) for tensor in inputs]
         self.constants.clear()
 
     def value(self, tensor: Tensor) -> Value:
         """The Value of a tensor; one not seen before is a constant, until it turns out to be a result."""
-        number = self._numbers.setdefault(id(tensor), len(self._held))
-        if number == len(self._held):
+        number = len(self._held)
+        memory = self._memory.setdefault(tensor.untyped_storage()._cdata, number)
+        new = Value(number, tensor.shape, tensor.stride(), tensor.dtype, memory)
+        value = self._seen.setdefault(id(tensor), new)
+        if value is new:
             self._held.append(tensor)
             self.constants[number] = tensor
-        return Value(number, tensor.shape, tensor.stride(), tensor.dtype)
+        elif value != replace(new, number=value.number):
+            raise NotImplementedError("a tensor whose shape or memory is changed in place")
+        return value
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if op is aten.lift_fresh.default:  # a number made a tensor: new at every replay, for it may be changed
+            op = aten.clone.default
         given = pytree.tree_map_only(Tensor, self.value, (args, kwargs))
         before = len(self._held)
         result = op(*args, **kwargs)
-        if op is aten.lift_fresh.default:  # a number made a tensor: new at every replay, for it may be changed
-            op = aten.clone.default
-            self._numbers.pop(id(result), None)
         out = pytree.tree_map_only(Tensor, self.value, result)
         for number in range(before, len(self._held)):
             del self.constants[number]

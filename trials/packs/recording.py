@@ -10,17 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-aten = torch.ops.aten
-
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of a recording: its number, and what it looked like."""
+    """A tensor of a recording: its number, what it looked like, and the number of the first tensor in its memory."""
 
     number: int
     shape: torch.Size
     stride: tuple[int, ...]
     dtype: torch.dtype
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,9 @@ class Call:
 
     @property
     def is_view(self) -> bool:
-        """Whether the result is another look at the memory of its first argument."""
-        returned = self.op._schema.returns
-        return bool(returned) and returned[0].alias_info is not None and not returned[0].alias_info.is_write
+        """Whether the result is another look at the memory of what it is given."""
+        memory = {value.memory for value in self.reads}
+        return not self.writes and any(value.memory in memory for value in values(self.out))
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,13 @@ class Recording:
     def bind(self, fixed: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
         """The function of the other inputs, those after ``fixed``, which may be changed in place between replays by
         this recording only."""
-        roots = self.roots()
-        changed = {roots[value.number] for call in self.calls for value in call.writes}
+        changed = self.changed()
         names = {value.number: tensor for value, tensor in zip(self.inputs, fixed, strict=False)} | self.constants
         known, once, each = set(names), [], []
         for call in self.calls:
-            still = all(value.number in known and (call.is_view or roots[value.number] not in changed)
+            still = all(value.number in known and (call.is_view or value.memory not in changed)
                         for value in call.reads)
-            new = not call.is_view and any(value.number in changed for value in values(call.out))
+            new = not call.is_view and any(value.memory in changed for value in values(call.out))
             if still and not (new or call.writes or torch.Tag.nondeterministic_seeded in call.op.tags):
                 once.append(call)
                 known |= {value.number for value in values(call.out)}
@@ -83,15 +81,9 @@ class Recording:
         names |= {value.number: tensor for value, tensor in zip(kept, before(), strict=True)}
         return _compile(self.inputs[len(fixed):], each, self.outputs, names)
 
-    def roots(self) -> dict[int, int]:
-        """For each value the number of the one whose memory it looks at, itself or another."""
-        found = {value.number: value.number for value in self.inputs} | {number: number for number in self.constants}
-        for call in self.calls:
-            source = call.reads[0].number if call.reads else -1
-            for value in values(call.out):
-                shares = call.is_view or call.op is aten._unsafe_view.default
-                found.setdefault(value.number, found[source] if shares else value.number)
-        return found
+    def changed(self) -> set[int]:
+        """The memory that is changed in place."""
+        return {value.memory for call in self.calls for value in call.writes}
 
 
 def _compile(inputs: Sequence[Value], calls: Sequence[Call], outputs: Sequence[Value], known: dict[int, Tensor],

@@ -24,10 +24,9 @@ def simplified(recording: Recording) -> Recording:
 
 
 def _leave_out_repetitions(recording: Recording) -> list[Call]:
-    """Views that are no other view than their source, transposes turned back, and products with 1."""
+    """Views that are no other view than their source, and transposes turned back."""
     same: dict[int, Value] = {}
     turned: dict[int, tuple[Value, set[int]]] = {}
-    fresh = _written_never(recording)
     kept = []
 
     def current(value: Any) -> Any:
@@ -42,12 +41,8 @@ def _leave_out_repetitions(recording: Recording) -> list[Call]:
             if call.op in _REPEATS and looks_the_same:
                 same[out.number] = source
                 continue
-            if (call.op is aten.mul.Scalar and call.args[1] == 1 and looks_the_same
-                    and {source.number, out.number} <= fresh):
-                same[out.number] = source
-                continue
             if call.op is aten.transpose.int:
-                dims = {dim % len(out.shape) for dim in call.args[1:]}
+                dims = {dim % max(1, len(out.shape)) for dim in call.args[1:]}
                 before = turned.get(source.number)
                 if before is not None and before[1] == dims:
                     same[out.number] = before[0]
@@ -58,34 +53,13 @@ def _leave_out_repetitions(recording: Recording) -> list[Call]:
     return kept
 
 
-def _written_never(recording: Recording) -> set[int]:
-    """Numbers of the values whose memory nothing changes in place before their last use."""
-    roots = recording.roots()
-    written: dict[int, int] = {}
-    last: dict[int, int] = {value.number: len(recording.calls) for value in recording.outputs}
-    for place, call in enumerate(recording.calls):
-        for value in call.writes:
-            written.setdefault(roots[value.number], place)
-        for value in call.reads:
-            last[value.number] = max(place, last.get(value.number, 0))
-    # A view of the value may be read later than the value itself.
-    latest: Counter[int] = Counter()
-    for number, place in last.items():
-        latest[roots[number]] = max(latest[roots[number]], place)
-    never = len(recording.calls) + 1
-    return {number for number, root in roots.items()
-            if written.get(root, never) >= last.get(number, 0) and (number == root or written.get(root) is None
-                                                                    or written[root] >= latest[number])}
-
-
 def _fuse(recording: Recording) -> list[Call]:
     """A matrix product and a sum are one call, and so are a product and a sum."""
-    roots = recording.roots()
     uses = Counter(value.number for call in recording.calls for value in call.reads)
     uses.update(value.number for value in recording.outputs)
     made = {call.out.number: (place, call) for place, call in enumerate(recording.calls)
             if isinstance(call.out, Value) and not call.writes}
-    writes = [(place, roots[value.number]) for place, call in enumerate(recording.calls) for value in call.writes]
+    writes = [(place, value.memory) for place, call in enumerate(recording.calls) for value in call.writes]
     calls: list[Call | None] = list(recording.calls)
     for place, call in enumerate(recording.calls):
         fused = _fused(call, made, uses)
@@ -93,10 +67,13 @@ def _fuse(recording: Recording) -> list[Call]:
             continue
         product, better = fused
         began, first = made[product.number]
-        read = {roots[value.number] for value in first.reads}
         between = recording.calls[began + 1 : place]
-        if (any(began < at < place and root in read for at, root in writes)
-                or any(product in each.reads for each in between)):
+        # What the product is made of is read later now: it must be the same then, and be no other view of the result.
+        changed = {memory for at, memory in writes if began < at < place}
+        written = {value.memory: value for value in better.writes}
+        if any(value.memory in changed or written.get(value.memory, value) != value for value in first.reads):
+            continue
+        if any(product in each.reads for each in between):
             continue
         calls[began], calls[place] = None, better
     return [call for call in calls if call is not None]
@@ -108,6 +85,8 @@ def _fused(call: Call, made: dict[int, tuple[int, Call]], uses: Counter[int]) ->
         return None
     left, right = call.args
     if not (isinstance(left, Value) and isinstance(right, Value)) or left.dtype != right.dtype:
+        return None
+    if left.dtype == torch.bool:  # whose sum is another
         return None
     out: Value = call.out
     for product, other in ((right, left), (left, right)):
