@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from rich.console import Console
 
+from orchestrator import checkpoints
 from orchestrator.folder import Folder
 from orchestrator.lease import Lease
 from orchestrator.progress import SweepProgress
@@ -71,7 +72,7 @@ def run(study: Study, results: str, connect: Connect, console: Console) -> Outco
         if before.failed:
             store.discard(before.failed)
         folder.write("study.yaml", study_file(study))
-        interrupted = _sweep(study, store, lease, observed, before, connect, console)
+        interrupted = _sweep(study, folder, store, lease, observed, before, connect, console)
         return Outcome(survey(study, store.statuses, observed), interrupted)
 
 
@@ -138,8 +139,8 @@ class Observed:
         return [self._rows.get(trial_id) for trial_id in trial_ids]
 
 
-def _sweep(study: Study, store: Store, lease: Lease, observed: Observed, before: Survey, connect: Connect,
-           console: Console) -> signal.Signals | None:
+def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, observed: Observed, before: Survey,
+           connect: Connect, console: Console) -> signal.Signals | None:
     console.print(f"{study.name}: {before.pending:,} of {before.size:,} trials to run", highlight=False)
     # Imported here: a study that has nothing left to run must not wait for Ray.
     from orchestrator.sweep import Sweep
@@ -148,7 +149,8 @@ def _sweep(study: Study, store: Store, lease: Lease, observed: Observed, before:
     with connect() as cluster:
         device, resources = placement(study, cluster)
         job = Job(study.measure, store.schemas, tuple(store.axes), device, resources["cpu"], study.retries,
-                  study.lanes, str(study.folder), os.getcwd(), fingerprint(study))
+                  study.lanes, checkpoints.SECONDS, folder.root if folder.local else folder.shown, str(study.folder),
+                  os.getcwd(), fingerprint(study))
         workers = cluster.slots(resources)
         queue = Queue(study.trials(observed), store.statuses, partial(work, study=study), workers, structure,
                       study.lanes or LANES[device])
@@ -157,6 +159,7 @@ def _sweep(study: Study, store: Store, lease: Lease, observed: Observed, before:
             def commit(rows: Rows) -> None:
                 lease.check()
                 store.commit(rows)
+                checkpoints.forget(folder, rows.ids)
                 progress.came(rows.tables["trials"]["status"].to_pylist())
 
             def tick() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import os
 import platform
 import time
@@ -15,6 +16,8 @@ import pyarrow as pa
 import torch
 from ray import tune
 
+from orchestrator.checkpoints import FolderCheckpoints
+from orchestrator.folder import Folder
 from orchestrator.lane_count import choose
 from orchestrator.queue import Pack
 from orchestrator.version import VERSION
@@ -42,6 +45,8 @@ class Job:
     cpus: float
     retries: int
     lanes: int
+    checkpoint_seconds: float
+    results: str
     folder: str
     cwd: str
     code: str | None
@@ -62,6 +67,8 @@ class Worker(tune.Trainable):
         if os.path.isdir(self.job.cwd):  # Tune goes to a folder of its own; user code is to see the driver's
             os.chdir(self.job.cwd)
         self.pack: Pack = new_config["pack"]
+        stamp = json.dumps([self.job.measure.json, self.job.code, VERSION])
+        self.checkpoints = FolderCheckpoints(Folder.open(self.job.results), stamp, self.job.checkpoint_seconds)
         self.results = self._results()
         return True
 
@@ -83,7 +90,7 @@ class Worker(tune.Trainable):
                 "seconds": time.perf_counter() - began, "done": done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing to save: finished trials are committed, unfinished ones begin again."""
+        """Nothing to save: finished trials are committed, long ones keep checkpoints of their own."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing to load."""
@@ -108,7 +115,7 @@ class Worker(tune.Trainable):
         with contextlib.suppress(Exception):
             lanes = job.lanes or choose(specs[0], job.device, len(specs)).lanes
             if min(lanes, len(specs)) > 1:
-                yield from train_pack(specs, job.measure, job.device, lanes)
+                yield from train_pack(specs, job.measure, job.device, lanes, self.checkpoints)
 
     def _alone(self, spec: TrialSpec) -> tuple[Emitted, int]:
         """Train one trial, with its retries."""
@@ -117,7 +124,7 @@ class Worker(tune.Trainable):
         while True:
             attempts += 1
             try:
-                return train(spec, self.job.measure, self.job.device), attempts
+                return train(spec, self.job.measure, self.job.device, self.checkpoints), attempts
             except (Exception, SystemExit) as error:
                 if attempts > self.job.retries:
                     return Emitted(failed(error, time.perf_counter() - began)), attempts

@@ -17,15 +17,15 @@ class Watch:
     """Looks at the losses of a trial's batches, in order."""
 
     def __init__(self) -> None:
-        self._limit: float | None = None
+        self.limit: float | None = None  # what the loss must not exceed; known once the first is
 
     def look(self, first: int, losses: Sequence[float]) -> tuple[int, str] | None:
         """The step and the reason of a divergence among ``losses``, those of step ``first`` and after, if any."""
-        if self._limit is None and losses:
-            self._limit = EXPLODED * max(1.0, abs(losses[0]))
+        if self.limit is None and losses:
+            self.limit = EXPLODED * max(1.0, abs(losses[0]))
         for step, loss in enumerate(losses, first):
             if not finite(loss):
                 return step, f"the loss of step {step} is not finite"
-            if self._limit is not None and loss > self._limit:
+            if self.limit is not None and loss > self.limit:
                 return step, f"the loss of step {step} exploded to {loss:.3g}"
         return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trials.convolutions import Operator, operators
 from trials.evaluate import Losses, finite
@@ -66,6 +67,7 @@ class Observer:
         self._looks = sorted(looks)
         self._root = Stream.of(trial.spec.seed, "measure", trial.device)
         self._memory: dict[Any, Any] = {}
+        self.kept: dict[str, Tensor] = {}  # from one moment to the next, by measurements
         self.began = time.perf_counter()
 
     def due(self, taken: int) -> set[str]:
@@ -97,7 +99,8 @@ class Observer:
         now, total = (torch.tensor(float(number), dtype=torch.float64) for number in (reading.taken, trial.total))
         return Snapshot(trial.network, reading.params, trial.initial, trial.data, reading.taken, trial.spec.batch_size,
                         lr * float(trial.schedule.factor(now.clamp(max=total - 1.0), total)),
-                        float(getattr(trial.optimizer, "momentum", 0.0)), self._root, self._memory)
+                        float(getattr(trial.optimizer, "momentum", 0.0)), self._root, self._memory,
+                        self.kept)
 
     def emit_step(self, reading: Reading, values: dict[str, Any]) -> None:
         """A row of ``steps``."""

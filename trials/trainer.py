@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trials.batches import Batches
+from trials.checkpoint import NO_CHECKPOINTS, Checkpoint, Checkpoints
 from trials.divergence import CHECK_EVERY, NOT_FINITE, Watch
 from trials.errors import UserError, describe
 from trials.evaluate import evaluate
@@ -21,14 +22,18 @@ from trials.step import Step
 from trials.streams import torch_seeded
 
 
-def train(spec: TrialSpec, measure: Measure, device: str = "cpu") -> Emitted:
-    """Train the trial to its budget, its stopping loss or its divergence. Raises what user code or torch raise."""
+def train(spec: TrialSpec, measure: Measure, device: str = "cpu",
+          checkpoints: Checkpoints = NO_CHECKPOINTS) -> Emitted:
+    """Train the trial to its budget, its stopping loss or its divergence, from its checkpoint on if there is one.
+
+    Raises what user code or torch raise.
+    """
     began = time.perf_counter()
     trial = prepare(spec, device)
     observer = Observer(trial, measure)
     # A user's model may draw from torch's global generator (its own dropout, say): seed it, and leave no trace.
     with torch_seeded(spec.seed, "global", device):
-        status, taken, reason = _run(Alone(trial), observer)
+        status, taken, reason = _run(Alone(trial), observer, checkpoints)
     observer.emitted.trial = outcome(observer, status, taken, reason, time.perf_counter() - began)
     return observer.emitted
 
@@ -79,6 +84,13 @@ class Alone:
         self.taken += 1
         return loss, grads
 
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from there."""
+        self.taken = checkpoint.taken
+        put(self.params, checkpoint.params)
+        for slot, tensors in checkpoint.state.items():
+            put(self.state[slot], tensors)
+
     def read(self, loss: Tensor | None, grads: Params | None) -> Reading:
         """The trial now; ``loss`` and ``grads`` are those of its last step."""
         change = {name: value - self.trial.initial[name] for name, value in self.params.items()}
@@ -87,15 +99,27 @@ class Alone:
                        None if loss is None else loss.item(), None if grads is None else global_norm(grads).item())
 
 
-def _run(alone: Alone, observer: Observer) -> tuple[str, int, str | None]:
+def put(tensors: Params, values: Params) -> None:
+    """Overwrite each tensor by the value of its name."""
+    for name, value in values.items():
+        tensors[name].copy_(value)
+
+
+def _run(alone: Alone, observer: Observer, checkpoints: Checkpoints) -> tuple[str, int, str | None]:
     """Returns status, steps taken and the reason of a divergence."""
     loss: Tensor | None = None
     grads: Params | None = None
     watch = Watch()
     unread: list[Tensor] = []
+    saved = checkpoints.load(alone.trial.spec)
+    if saved is not None:
+        saved.restore(observer, watch)
+        torch.set_rng_state(saved.generator)
+        alone.resume(saved)
+    resumed = alone.taken if saved is not None else None  # what was due there has been measured
     while True:
         taken = alone.taken
-        looks = observer.next_look(taken) == taken
+        looks = observer.next_look(taken) == taken and taken != resumed
         if looks or len(unread) >= CHECK_EVERY:
             diverged = watch.look(taken - len(unread), torch.stack(unread).tolist() if unread else [])
             unread = []
@@ -107,5 +131,7 @@ def _run(alone: Alone, observer: Observer) -> tuple[str, int, str | None]:
                 return end, taken, NOT_FINITE if end == "diverged" else None
         if taken == alone.trial.total:
             return "completed", taken, None
+        if not unread and checkpoints.due():
+            checkpoints.save(alone.trial.spec, Checkpoint.of(observer, watch, taken, alone.params, alone.state))
         loss, grads = alone.take()
         unread.append(loss)

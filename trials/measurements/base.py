@@ -24,7 +24,8 @@ class Snapshot:
 
     ``params`` and ``initial`` are the parameters now and before training; ``lr`` and ``momentum`` those of the
     optimizer (0 where it has none); ``stream(purpose)`` gives random numbers of (trial seed, purpose, step), so that a
-    measurement never shifts the training's. ``trial`` is kept from one snapshot of a trial to the next, and written to.
+    measurement never shifts the training's. ``trial`` and ``kept`` are kept from one snapshot of a trial to the next:
+    the first for ``once``, the second, which may be written to and is saved with the trial, for tensors by name.
     """
 
     network: Network
@@ -37,6 +38,7 @@ class Snapshot:
     momentum: float
     root: Stream
     trial: dict[Any, Any] = field(default_factory=dict, repr=False)
+    kept: dict[str, Tensor] = field(default_factory=dict, repr=False)
     _shared: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def stream(self, purpose: str) -> Stream:

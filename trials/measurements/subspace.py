@@ -34,8 +34,8 @@ def fraction(vector_P: Tensor, space_kP: Tensor) -> Tensor:
 def measure(snapshot: Snapshot) -> Values:
     """The columns of ``MEASUREMENT``."""
     space_kP, gradient_P = top_space(snapshot), snapshot.shared(hessian).gradient
-    before_kP = snapshot.trial.get("top_space")
-    snapshot.trial["top_space"] = space_kP
+    before_kP = snapshot.kept.get("top_space")
+    snapshot.kept["top_space"] = space_kP
     return values({
         "gradient_top_fraction": fraction(gradient_P, space_kP),
         "subspace_overlap": undefined(space_kP) if before_kP is None else overlap(space_kP, before_kP)})

@@ -19,6 +19,7 @@ from torch.func import vmap
 from torch.utils import _pytree as pytree
 
 from trials.batches import PackBatches, fresh
+from trials.checkpoint import Checkpoint
 from trials.evaluate import evaluate_lanes
 from trials.knobs.base import Moment
 from trials.observer import Reading
@@ -29,7 +30,7 @@ from trials.packs.structure import reals, structure
 from trials.setup import Trial
 from trials.step import Batch, Step
 from trials.streams import Stream
-from trials.trainer import Alone
+from trials.trainer import Alone, put
 
 # By structure: the numbers in which its trials have been seen to differ; the others are written into the recording.
 _varying: dict[str, set[tuple[str, str]]] = {}
@@ -115,6 +116,14 @@ class Lanes:
             theirs.copy_(mine[some])
         kept.taken = [self.taken[lane] for lane in lanes]
         return kept
+
+    def resume(self, lane: int, checkpoint: Checkpoint) -> None:
+        """Let a lane go on from there; before the first step."""
+        self.taken[lane] = checkpoint.taken
+        self._step[lane] = checkpoint.taken
+        put({name: value[lane] for name, value in self.params.items()}, checkpoint.params)
+        for slot, values in checkpoint.state.items():
+            put({name: value[lane] for name, value in self.state[slot].items()}, values)
 
     def _batch(self) -> tuple[Tensor, ...]:
         first = self.trials[0]

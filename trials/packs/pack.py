@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from trials.checkpoint import NO_CHECKPOINTS, Checkpoint, Checkpoints
 from trials.divergence import CHECK_EVERY, NOT_FINITE, Watch
 from trials.measure import Measure
 from trials.observer import Emitted, Observer, observe
@@ -20,8 +21,10 @@ IDLE = 1 / 3  # of the lanes: from there on the others are moved together
 
 
 def train_pack(specs: Sequence[TrialSpec], measure: Measure, device: str, lanes: int,
-               ) -> Iterator[tuple[TrialSpec, Emitted]]:
+               checkpoints: Checkpoints = NO_CHECKPOINTS) -> Iterator[tuple[TrialSpec, Emitted]]:
     """Train ``specs``, all of one structure, ``lanes`` at a time; yields each when it is done, in no particular order.
+
+    A lane goes on from its trial's checkpoint if there is one, whatever pack that was in.
 
     Where memory runs out the number of lanes is halved, down to 2. Raises what user code or torch raise, or
     ``lanes.Unfit``; trials not given back by then are to be trained alone.
@@ -31,7 +34,7 @@ def train_pack(specs: Sequence[TrialSpec], measure: Measure, device: str, lanes:
         some = waiting[:lanes]
         done = set()
         try:
-            for spec, emitted in _Pack(some, measure, device).run():
+            for spec, emitted in _Pack(some, measure, device, checkpoints).run():
                 done.add(spec.trial_id)
                 yield spec, emitted
         except RuntimeError as error:
@@ -46,7 +49,7 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 
 class _Pack:
-    def __init__(self, specs: Sequence[TrialSpec], measure: Measure, device: str) -> None:
+    def __init__(self, specs: Sequence[TrialSpec], measure: Measure, device: str, checkpoints: Checkpoints) -> None:
         self.began = time.perf_counter()
         first = prepare(specs[0], device)
         trials = [first, *(prepare(spec, device, first) for spec in specs[1:])]
@@ -55,6 +58,14 @@ class _Pack:
         self.watches = [Watch() for _ in trials]
         self.size = len(trials)
         self.lanes = Lanes(trials)
+        self.checkpoints = checkpoints
+        self.resumed: list[int | None] = [None] * self.size  # where a lane went on: what was due there is measured
+        for lane, trial in enumerate(trials):
+            saved = checkpoints.load(trial.spec)
+            if saved is not None:
+                saved.restore(self.observers[lane], self.watches[lane])
+                self.lanes.resume(lane, saved)
+                self.resumed[lane] = saved.taken
         self.alive = list(range(self.size))  # lanes whose trial is not done
         self.unread: list[Tensor] = []
         self.until_look = 0  # steps until a lane is to be looked at
@@ -79,6 +90,8 @@ class _Pack:
             if not self.alive:
                 return
             self._compact()
+            if not self.unread and self.checkpoints.due():
+                self._save()
             if self.until_look == 0:
                 self.until_look = min(self.observers[lane].next_look(self.lanes.taken[lane] + 1)
                                       - self.lanes.taken[lane] for lane in self.alive)
@@ -89,7 +102,16 @@ class _Pack:
 
     def _looked(self) -> list[int]:
         taken = self.lanes.taken
-        return [lane for lane in self.alive if self.observers[lane].next_look(taken[lane]) == taken[lane]]
+        return [lane for lane in self.alive if self.observers[lane].next_look(taken[lane]) == taken[lane]
+                and taken[lane] != self.resumed[lane]]
+
+    def _save(self) -> None:
+        for lane in self.alive:
+            params = {name: value[lane] for name, value in self.lanes.params.items()}
+            state = {slot: {name: value[lane] for name, value in values.items()}
+                     for slot, values in self.lanes.state.items()}
+            self.checkpoints.save(self.observers[lane].trial.spec, Checkpoint.of(
+                self.observers[lane], self.watches[lane], self.lanes.taken[lane], params, state))
 
     def _diverged(self) -> Iterator[tuple[TrialSpec, Emitted]]:
         if not self.unread:
@@ -116,4 +138,5 @@ class _Pack:
         self.lanes = self.lanes.keep(self.alive)
         self.observers = [self.observers[lane] for lane in self.alive]
         self.watches = [self.watches[lane] for lane in self.alive]
+        self.resumed = [self.resumed[lane] for lane in self.alive]
         self.alive = list(range(self.lanes.count))

@@ -33,7 +33,7 @@ def _leave_out_repetitions(recording: Recording) -> list[Call]:
         return same.get(value.number, value) if isinstance(value, Value) else value
 
     for call in recording.calls:
-        call = replace(call, args=_map(current, call.args), kwargs=_map(current, call.kwargs))
+        call = Call(call.op, *_map(current, (call.args, call.kwargs, call.out)))
         source = call.args[0] if call.args else None
         if isinstance(source, Value) and isinstance(call.out, Value) and call.out.number != source.number:
             out = call.out
@@ -80,7 +80,8 @@ def _fuse(recording: Recording) -> list[Call]:
 
 
 def _fused(call: Call, made: dict[int, tuple[int, Call]], uses: Counter[int]) -> tuple[Value, Call] | None:
-    """For a sum with a product that nothing else uses: the product, and the call that does both."""
+    """For a sum with a product that nothing else uses: the product, and the call that does both. The result is to lie
+    in memory as it did, for later views of it."""
     if call.kwargs or len(call.args) != 2 or call.op not in (aten.add.Tensor, aten.add_.Tensor, aten.sub_.Tensor):
         return None
     left, right = call.args
@@ -95,18 +96,19 @@ def _fused(call: Call, made: dict[int, tuple[int, Call]], uses: Counter[int]) ->
         if source is None or (uses[product.number] != 1 and not (call.op is aten.add_.Tensor and product is left)):
             continue
         if (call.op is aten.add.Tensor and source.op is aten.bmm.default and len(other.shape) == 3
-                and out.shape == product.shape):
+                and (out.shape, out.stride) == (product.shape, product.stride)):
             return product, Call(aten.baddbmm.default, (other, *source.args), {}, out)
+        # What has no dimensions may be on another device, which a sum allows, but not all versions of addcmul do.
         if source.op is not aten.mul.Tensor or not all(isinstance(each, Value) and each.dtype == left.dtype
-                                                       for each in source.args):
+                                                       and len(each.shape) for each in source.args):
             continue
         if product is left and call.op is aten.add_.Tensor:  # of the product itself, which is a new tensor
-            if other.shape == product.shape and other.number != product.number:
+            if (other.shape, other.stride) == (out.shape, out.stride) and other.number != product.number:
                 return product, Call(aten.addcmul.default, (other, *source.args), {}, out)
         elif product is right and call.op is not aten.add.Tensor:
             sign = -1 if call.op is aten.sub_.Tensor else 1
             return product, Call(aten.addcmul_.default, (left, *source.args), {"value": sign}, out)
-        elif call.op is aten.add.Tensor and other.shape == out.shape:
+        elif call.op is aten.add.Tensor and (other.shape, other.stride) == (out.shape, out.stride):
             return product, Call(aten.addcmul.default, (other, *source.args), {}, out)
     return None
 

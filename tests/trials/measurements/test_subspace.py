@@ -59,7 +59,7 @@ def test_overlap_with_the_previous_snapshot_of_the_trial() -> None:
     def column(directions: Tensor, memory: dict[Any, Any]) -> float | None:
         x = 3 * variances.sqrt()[:, None] * directions
         data = Data(x, x[:, :1], x, x[:, :1], None)
-        shot = replace(snapshot(nn.Linear(9, 1, bias=False, dtype=F64), data), trial=memory)
+        shot = replace(snapshot(nn.Linear(9, 1, bias=False, dtype=F64), data), kept=memory)
         found: float | None = MEASUREMENT.function(shot)["subspace_overlap"]
         return found
 

@@ -1,0 +1,63 @@
+"""Checkpoints of trials in training, beside their results, so that a long trial does not begin anew.
+
+A worker writes them where it can see the study's results folder; whoever trains the trial next goes on from there. The
+driver removes the checkpoint of a trial when its rows are committed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterable
+
+from orchestrator.folder import Folder
+from trials.checkpoint import Checkpoint
+from trials.errors import UserError
+from trials.spec import TrialSpec
+
+SECONDS = 60.0  # between two checkpoints of a trial: what is lost at most
+_SUB = ".checkpoints"
+
+
+class FolderCheckpoints:
+    """In a subfolder of ``folder``, for one pack of trials. ``stamp`` is what must not have changed for a checkpoint to
+    count: code, version and measurements."""
+
+    def __init__(self, folder: Folder, stamp: str, seconds: float) -> None:
+        self._folder, self._stamp, self._seconds = folder, stamp, seconds
+        # Where the folder cannot be seen from (a node without the shared disk), nothing is kept.
+        self._seen = "study.yaml" in folder.list()
+        self._found = set(folder.list(_SUB)) if self._seen else set()
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time to save those of all trials in training."""
+        if not self._seen or time.monotonic() - self._last < self._seconds:
+            return False
+        self._last = time.monotonic()
+        return True
+
+    def save(self, spec: TrialSpec, checkpoint: Checkpoint) -> None:
+        """Keep it, in place of an earlier one; where that fails (a full disk, say) the trial goes on without."""
+        with contextlib.suppress(UserError):
+            self._folder.write(self._name(spec), json.dumps(self._stamp).encode() + b"\n" + checkpoint.to_bytes())
+
+    def load(self, spec: TrialSpec) -> Checkpoint | None:
+        """The last one of this trial; None where there is none, or none that counts."""
+        if spec.trial_id not in self._found:
+            return None
+        try:
+            stamp, _, data = self._folder.read(self._name(spec)).partition(b"\n")
+        except (UserError, FileNotFoundError):
+            return None
+        return Checkpoint.from_bytes(data) if stamp == json.dumps(self._stamp).encode() else None
+
+    def _name(self, spec: TrialSpec) -> str:
+        return f"{_SUB}/{spec.trial_id}"
+
+
+def forget(folder: Folder, trial_ids: Iterable[str]) -> None:
+    """Remove the checkpoints of trials that are done."""
+    for name in set(trial_ids).intersection(folder.list(_SUB)):
+        folder.delete(f"{_SUB}/{name}")

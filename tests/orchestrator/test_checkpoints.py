@@ -1,0 +1,90 @@
+"""Checkpoints beside the results: who may use them, and a long trial that is killed half way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from support import Cli, Tables
+
+from orchestrator.checkpoints import FolderCheckpoints, forget
+from orchestrator.folder import Folder
+from trials.checkpoint import Checkpoint
+from trials.spec import TrialSpec, parse_trial
+
+STUDY = """
+study: long
+question: Does a trial that was killed go on where it was?
+trial:
+  task: digits
+  model: {name: mlp, width: 32, depth: 1}
+  optimizer: {name: sgd, lr: 0.05, momentum: 0.9}
+  budget: {steps: 12000}
+  precision: float64
+space:
+  seed: {replicates: 2}
+measure: {training: log, weights: ends, eigenvalues: none, changes: none}
+device: cpu
+"""
+CHECKPOINT = Checkpoint(7, {"w": torch.ones(2)}, {"momentum": {"w": torch.zeros(2)}}, {}, torch.get_rng_state(), "{}")
+
+
+def spec(seed: int = 0) -> TrialSpec:
+    return parse_trial({"task": "digits", "model": "mlp", "optimizer": "sgd", "budget": {"steps": 5}, "seed": seed})
+
+
+def test_kept_for_the_same_trial_code_and_measurements_until_it_is_done(tmp_path: Path) -> None:
+    folder = Folder.open(tmp_path)
+    folder.write("study.yaml", b"")
+    FolderCheckpoints(folder, "a", 0.0).save(spec(), CHECKPOINT)
+    found = FolderCheckpoints(folder, "a", 0.0).load(spec())
+    assert found is not None and found.taken == 7 and torch.equal(found.params["w"], torch.ones(2))
+    assert FolderCheckpoints(folder, "b", 0.0).load(spec()) is None
+    assert FolderCheckpoints(folder, "a", 0.0).load(spec(1)) is None
+    forget(folder, [spec(1).trial_id])
+    assert FolderCheckpoints(folder, "a", 0.0).load(spec()) is not None
+    forget(folder, [spec().trial_id])
+    assert FolderCheckpoints(folder, "a", 0.0).load(spec()) is None
+
+
+def test_where_the_results_cannot_be_seen_nothing_is_kept_or_made(tmp_path: Path) -> None:
+    checkpoints = FolderCheckpoints(Folder.open(tmp_path / "elsewhere"), "a", 0.0)
+    assert not checkpoints.due() and checkpoints.load(spec()) is None
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_time_between_two(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").touch()
+    assert not FolderCheckpoints(Folder.open(tmp_path), "a", 60.0).due()
+    often = FolderCheckpoints(Folder.open(tmp_path), "a", 0.01)
+    time.sleep(0.02)
+    assert often.due() and not often.due()
+
+
+@pytest.mark.parametrize("pack", ["off", "auto"])
+def test_killed_half_way_it_goes_on(pack: str, cli: Cli, stored: Tables, tmp_path: Path) -> None:
+    study, killed, whole = tmp_path / "long.yaml", tmp_path / "killed", tmp_path / "whole"
+    study.write_text(STUDY)
+    code = ("import sys; from orchestrator import checkpoints, cli; checkpoints.SECONDS = 0.3; "
+            f"sys.exit(cli.main(['run', {str(study)!r}, 'pack={pack}', {f'results={killed}'!r}]))")
+    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and driver.poll() is None and not list(killed.glob(".checkpoints/*")):
+        time.sleep(0.02)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait(timeout=60)
+    assert list(killed.glob(".checkpoints/*")), "the trials were done before they could be killed"
+    assert not list(killed.glob("trials/*.parquet")) or pd.read_parquet(killed / "trials").empty
+    time.sleep(1.0)  # the workers of a dead driver end by themselves
+    cli("run", study, f"pack={pack}", f"results={killed}")
+    cli("run", study, f"pack={pack}", f"results={whole}")
+    assert not list(killed.glob(".checkpoints/*"))
+    for table, frame in stored(whole).items():
+        pd.testing.assert_frame_equal(stored(killed)[table], frame, rtol=1e-7)

@@ -1,0 +1,117 @@
+"""Checkpoints: a trial that goes on from one ends as if nothing had happened, alone and in any pack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from trials.checkpoint import Checkpoint
+from trials.measure import Measure
+from trials.observer import Emitted
+from trials.packs.pack import train_pack
+from trials.spec import TrialSpec, parse_trial
+from trials.trainer import train
+
+torch.set_num_threads(1)
+
+MEASURE = Measure(gradients="log", eigenvalues="log")
+STEPS = 150
+
+
+class Memory:
+    """Checkpoints in memory, as bytes; ``at`` says how often ``due`` is asked before it says yes."""
+
+    def __init__(self, at: int) -> None:
+        self.asked, self.at = 0, at
+        self.bytes: dict[str, bytes] = {}
+
+    def due(self) -> bool:
+        self.asked += 1
+        return self.asked == self.at
+
+    def save(self, spec: TrialSpec, checkpoint: Checkpoint) -> None:
+        self.bytes[spec.trial_id] = checkpoint.to_bytes()
+
+    def load(self, spec: TrialSpec) -> Checkpoint | None:
+        data = self.bytes.get(spec.trial_id)
+        return None if data is None else Checkpoint.from_bytes(data)
+
+
+def trial(seed: int = 0, **changes: Any) -> TrialSpec:
+    return parse_trial({
+        "task": "digits", "model": {"name": "mlp", "width": 8, "depth": 1}, "optimizer": {"name": "adam", "lr": 0.003},
+        "knobs": {"dropout": {"p": 0.2}}, "schedule": {"name": "cosine", "warmup": 0.1}, "budget": {"steps": STEPS},
+        "batch_size": 16, "precision": "float64", "seed": seed, **changes})
+
+
+def rows(emitted: Emitted) -> list[list[dict[str, Any]]]:
+    """All that was emitted, without times."""
+    return [[{name: value for name, value in row.items() if name not in ("elapsed", "wall_time", "lanes")}
+             for row in table] for table in ([emitted.trial], emitted.steps, emitted.layers, emitted.spectra)]
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal to rounding, a pack's numbers being held against those alone."""
+    if isinstance(left, float) and isinstance(right, float):
+        return left == pytest.approx(right, rel=1e-6, abs=1e-12, nan_ok=True)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(value, right[name]) for name, value in left.items())
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
+@pytest.mark.parametrize("at", [1, 2, 5])
+def test_alone_it_goes_on_bit_for_bit(at: int) -> None:
+    expected, memory = rows(train(trial(), MEASURE)), Memory(at)
+    assert rows(train(trial(), MEASURE, checkpoints=memory)) == expected  # saving changes nothing
+    [saved] = [Checkpoint.from_bytes(data) for data in memory.bytes.values()]
+    assert saved is not None and 0 < saved.taken + 1 < STEPS
+    taken: list[int] = []
+    began = Checkpoint.restore
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "restore", lambda self, *args: (taken.append(self.taken), began(self, *args)))
+        assert rows(train(trial(), MEASURE, checkpoints=memory)) == expected
+    assert taken == [saved.taken]
+
+
+def test_lanes_go_on_from_checkpoints_of_other_packs_and_of_trials_alone() -> None:
+    specs = [trial(seed) for seed in range(5)]
+    memory, alone = Memory(3), Memory(4)
+    expected = {spec.trial_id: rows(train(spec, MEASURE)) for spec in specs}
+    list(train_pack(specs[:3], MEASURE, "cpu", 3, memory))
+    train(specs[3], MEASURE, checkpoints=alone)
+    assert len(memory.bytes) == 3
+    memory.bytes.update(alone.bytes)
+    starts = {name: saved.taken for name, data in memory.bytes.items() if (saved := Checkpoint.from_bytes(data))}
+    assert len(set(starts.values())) == 2 and all(start > 0 for start in starts.values())
+    again = [specs[4], specs[1], specs[3], specs[0]]  # one new, one from another place, and lanes at different steps
+    found = {spec.trial_id: rows(emitted) for spec, emitted in train_pack(again, MEASURE, "cpu", 4, memory)}
+    assert found.keys() == {spec.trial_id for spec in again}
+    for name, tables in found.items():
+        assert same(tables, expected[name])
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[::-1]])
+def test_a_damaged_checkpoint_is_none(damage: Any) -> None:
+    memory = Memory(2)
+    train(trial(), MEASURE, checkpoints=memory)
+    [data] = memory.bytes.values()
+    assert Checkpoint.from_bytes(damage(data)) is None
+
+
+def test_a_checkpoint_that_holds_code_is_not_run(tmp_path: Any) -> None:
+    import io
+    import pickle
+
+    class Code:
+        def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+            return (tmp_path / "ran").write_text, ("code ran",)
+
+    sink = io.BytesIO()
+    torch.save({"taken": Code()}, sink)
+    assert Checkpoint.from_bytes(sink.getvalue()) is None
+    assert Checkpoint.from_bytes(pickle.dumps(Code())) is None
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,97 @@
+"""A trial half way, as bytes: what it takes to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from trials.divergence import Watch
+from trials.observer import Emitted, Observer
+from trials.optimizers.base import Params, State
+from trials.spec import TrialSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """``taken`` steps, parameters and optimizer state after them, and ``notes``: what was emitted and watched so far.
+
+    ``kept`` are the tensors that measurements keep from one moment to the next; ``generator`` is the state of torch's
+    global generator, from which a user's model may draw.
+    """
+
+    taken: int
+    params: Params
+    state: State
+    kept: dict[str, Tensor]
+    generator: Tensor
+    notes: str
+
+    @classmethod
+    def of(cls, observer: Observer, watch: Watch, taken: int, params: Params, state: State) -> Checkpoint:
+        """A copy of a trial that is in training."""
+        def copied(tensors: Params) -> Params:
+            return {name: value.detach().cpu().clone() for name, value in tensors.items()}
+        notes = {"emitted": asdict(observer.emitted), "limit": watch.limit,
+                 "elapsed": time.perf_counter() - observer.began}
+        return cls(taken, copied(params), {slot: copied(tensors) for slot, tensors in state.items()},
+                   copied(observer.kept), torch.get_rng_state(), json.dumps(notes))
+
+    def restore(self, observer: Observer, watch: Watch) -> None:
+        """Put what was emitted and watched back; parameters and state are the caller's to take."""
+        notes = json.loads(self.notes)
+        observer.emitted = Emitted(**notes["emitted"])
+        observer.began = time.perf_counter() - notes["elapsed"]
+        observer.kept = dict(self.kept)
+        watch.limit = notes["limit"]
+
+    def to_bytes(self) -> bytes:
+        """Tensors and text alone, so that reading it back runs no code."""
+        sink = io.BytesIO()
+        torch.save(vars(self), sink)
+        return sink.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Checkpoint | None:
+        """The inverse of ``to_bytes``; None for anything else, so that the trial begins anew."""
+        try:
+            parts: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+            return cls(**parts)
+        except Exception:  # torch raises many kinds for damaged files
+            return None
+
+
+class Checkpoints(Protocol):
+    """Where checkpoints of trials in training go."""
+
+    def due(self) -> bool:
+        """Whether it is time to save those of all trials in training."""
+
+    def save(self, spec: TrialSpec, checkpoint: Checkpoint) -> None:
+        """Keep it, in place of an earlier one."""
+
+    def load(self, spec: TrialSpec) -> Checkpoint | None:
+        """The last one of this trial."""
+
+
+class _Nowhere:
+    """Keeps nothing."""
+
+    def due(self) -> bool:
+        """Never."""
+        return False
+
+    def save(self, spec: TrialSpec, checkpoint: Checkpoint) -> None:
+        """Nothing."""
+
+    def load(self, spec: TrialSpec) -> Checkpoint | None:
+        """None."""
+        return None
+
+
+NO_CHECKPOINTS: Checkpoints = _Nowhere()
