@@ -103,7 +103,7 @@ def _time(spec: TrialSpec, device: str, available: int) -> tuple[Choice, bool]:
             return Choice(best, alone, packed), True
         packed[str(lanes)] = seconds
         if seconds > GAIN * packed.get(str(best), alone):
-            return Choice(best, alone, packed), True
+            return Choice(best, alone, packed), lanes >= FIRST
         best, lanes = lanes, 2 * lanes
         if lanes > available:
             return Choice(best, alone, packed), lanes > MOST[device]

@@ -40,16 +40,18 @@ class Trial:
 
 def prepare(spec: TrialSpec, device: str, like: Trial | None = None) -> Trial:
     """Build a trial. ``like``, a trial with the same task and model, lends its data and its network, which is a
-    function of parameters and keeps none. Raises UserError, or what user code raises."""
+    function of parameters and keeps none. Raises UserError, what user code raises, or, for a user's model that differs
+    from ``like``'s in more than its parameters, Different."""
     if like is None:
         data = load_data(spec, device)
         network = build_network(spec, data)
         initial = network.parameters()
     else:
         data, network = like.data, like.network
-        module = build_module(spec, data)
-        initial = {name: value.detach().to(data.x_train.device, data.dtype)
-                   for name, value in module.named_parameters()}
+        module = build_module(spec, data).to(data.x_train.device, data.dtype)
+        initial = {name: value.detach() for name, value in module.named_parameters()}
+        if usercode.is_usercode(spec.model["name"]):
+            _check_same(network, initial, module, data)
     knobs = {name: make("knob", {"name": name, **params}) for name, params in spec.knobs.items()}
     for knob in knobs.values():
         initial = knob.initial(initial)
@@ -58,6 +60,19 @@ def prepare(spec: TrialSpec, device: str, like: Trial | None = None) -> Trial:
                  make("schedule", spec.schedule), knobs,
                  {name: Stream.of(spec.seed, f"knob.{name}", device) for name in knobs},
                  total_steps(spec, train_size), None if train_size is None else train_size / spec.batch_size)
+
+
+class Different(Exception):
+    """Two models are not the same function of their parameters: one holds random numbers that are none, say."""
+
+
+@torch.no_grad()
+def _check_same(network: Network, initial: Params, module: torch.nn.Module, data: Data) -> None:
+    x_B = data.x_train[:2]
+    with network.evaluating():
+        ours = network(initial, x_B)
+    if not torch.allclose(ours, module.eval()(x_B), equal_nan=True):
+        raise Different("the model of another seed differs in more than its parameters")
 
 
 def load_data(spec: TrialSpec, device: str = "cpu") -> Data:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trials.errors import UserError
+from trials.gradient import value_and_gradient
 from trials.knobs.base import PLACES, Gradient, Knob, Moment, places
 from trials.network import Network
 from trials.optimizers.base import Optimizer, Params, State
@@ -82,8 +83,7 @@ class Step:
 
     def _gradient(self, batch: Batch, moments: Mapping[str, Moment], params: Params) -> tuple[Tensor, Params]:
         if self._functional:
-            grads, loss = torch.func.grad_and_value(lambda params: self._objective(params, batch, moments))(params)
-            return loss, grads
+            return value_and_gradient(lambda leaves: self._objective(leaves, batch, moments), params)
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         loss = self._objective(leaves, batch, moments)
         # A user's model may hold parameters that its forward pass does not use: their gradient is zero.

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 
+from trials import usercode
 from trials.batches import PackBatches, fresh
 from trials.checkpoint import Checkpoint
 from trials.evaluate import evaluate_lanes
@@ -65,7 +66,9 @@ class Lanes:
         baked = {place: value for place, value in numbers[0].items() if place not in varying}
         self._reals = {place: torch.tensor([each[place] for each in numbers], dtype=torch.float64, device=device)
                        for place in sorted(varying)}
-        self._kind = (kind, len(trials), str(device), tuple(sorted(varying)), tuple(baked.items()))
+        # A user's model may hold tensors that are no parameters: they are written into the recording too.
+        own = first.network if usercode.is_usercode(first.spec.model["name"]) else None
+        self._kind = (kind, len(trials), str(device), tuple(sorted(varying)), tuple(baked.items()), own)
         self._batches: PackBatches | None = None
         self._replay: Callable[..., list[Tensor]] | None = None
         self._vectorized: Callable[..., Any] = vmap(self._lane)
@@ -170,6 +173,8 @@ class Lanes:
                 _recordings.pop(next(iter(_recordings)))
             try:
                 _recordings[self._kind] = record(losses, [*fixed, self._step, *batch])
+            except torch.OutOfMemoryError:
+                raise
             except Exception:  # whatever a user's model may do that a recording cannot follow
                 _recordings[self._kind] = None
         recording = _recordings[self._kind]

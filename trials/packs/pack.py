@@ -13,7 +13,7 @@ from trials.divergence import CHECK_EVERY, NOT_FINITE, Watch
 from trials.measure import Measure
 from trials.observer import Emitted, Observer, observe
 from trials.packs.lanes import Lanes
-from trials.setup import prepare
+from trials.setup import Trial, prepare
 from trials.spec import TrialSpec
 from trials.trainer import outcome
 
@@ -30,17 +30,18 @@ def train_pack(specs: Sequence[TrialSpec], measure: Measure, device: str, lanes:
     ``lanes.Unfit``; trials not given back by then are to be trained alone.
     """
     waiting = list(specs)
+    first = prepare(specs[0], device)
     while waiting:
         some = waiting[:lanes]
         done = set()
         try:
-            for spec, emitted in _Pack(some, measure, device, checkpoints).run():
+            for spec, emitted in _Pack([prepare(spec, device, first) for spec in some], measure, checkpoints).run():
                 done.add(spec.trial_id)
                 yield spec, emitted
         except RuntimeError as error:
-            if not _out_of_memory(error) or lanes <= 2:
+            if not _out_of_memory(error) or len(some) <= 2:
                 raise
-            lanes = max(2, lanes // 2)
+            lanes = max(2, len(some) // 2)
         waiting = [spec for spec in some if spec.trial_id not in done] + waiting[len(some):]
 
 
@@ -49,10 +50,8 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 
 class _Pack:
-    def __init__(self, specs: Sequence[TrialSpec], measure: Measure, device: str, checkpoints: Checkpoints) -> None:
+    def __init__(self, trials: Sequence[Trial], measure: Measure, checkpoints: Checkpoints) -> None:
         self.began = time.perf_counter()
-        first = prepare(specs[0], device)
-        trials = [first, *(prepare(spec, device, first) for spec in specs[1:])]
         self.observers = [Observer(trials[0], measure)]
         self.observers += [Observer(trial, measure, self.observers[0]) for trial in trials[1:]]
         self.watches = [Watch() for _ in trials]
