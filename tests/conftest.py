@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 # What may differ between two runs of the same trials.
-TIMES = ["wall_time", "finished_at", "elapsed", "attempts"]
+TIMES = ["wall_time", "finished_at", "elapsed", "attempts", "lanes"]
 
 
 @pytest.fixture(scope="session")

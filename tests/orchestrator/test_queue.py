@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from orchestrator.queue import PACK_SECONDS, Pack, Queue
+from orchestrator.queue import LEAST_LANES, PACK_SECONDS, PER_TRIAL, Pack, Queue
 from trials.spec import TrialSpec
 
 BASE = TrialSpec({"name": "digits", "split_seed": 0}, {"name": "mlp"}, {"name": "sgd"},
@@ -52,9 +53,12 @@ def test_committed_and_repeated_trials_are_left_out() -> None:
 
 
 def test_short_trials_share_a_pack_and_long_ones_do_not() -> None:
-    short = drain(queue(list(specs([10] * 4000))), seconds_per_unit=1e-4)
+    short = drain(queue(list(specs([10] * 4000))), seconds_per_unit=1e-3)
+    fitting = PACK_SECONDS / (1e-2 + PER_TRIAL)  # what a pack holds, once it is known how long one takes
+    assert fitting <= max(len(pack.specs) for pack in short[1:]) < fitting + 1.0
     assert len(short) < 60
-    assert max(len(pack.specs) for pack in short) <= PACK_SECONDS / 1e-2
+    tiny = drain(queue(list(specs([1] * 4000))), seconds_per_unit=1e-9)
+    assert len(tiny) < 40
     long = drain(queue(list(specs([10] * 50))), seconds_per_unit=1.0)
     assert all(len(pack.specs) == 1 for pack in long[2:])
 
@@ -63,6 +67,71 @@ def test_packs_shrink_towards_the_end_so_that_workers_finish_together() -> None:
     packs = drain(queue(list(specs([1] * 64)), workers=2), seconds_per_unit=1e-6)
     sizes = [len(pack.specs) for pack in packs]
     assert sizes[0] == 16 and sizes[-1] == 1
+
+
+def runs(pack: Pack) -> list[tuple[str, int]]:
+    """Structures (here: precisions) of a pack in the order in which they come, and how many of each in a row."""
+    kinds = [spec.precision for spec in pack.specs.values()]
+    return [(kind, len(list(group))) for kind, group in itertools.groupby(kinds)]
+
+
+def of_three_kinds(count: int) -> list[TrialSpec]:
+    return [replace(spec, precision="abc"[place % 3]) for place, spec in enumerate(specs([10] * count))]
+
+
+def test_a_pack_takes_all_of_a_kind_before_it_begins_another() -> None:
+    left = dict.fromkeys("abc", 500)
+    packs = drain(queue([*of_three_kinds(1500)], lanes=64), seconds_per_unit=1e-6)
+    assert max(len(runs(pack)) for pack in packs) > 1
+    for pack in packs:
+        for number, (kind, count) in enumerate(runs(pack), 1):
+            left[kind] -= count
+            assert left[kind] == 0 or number == len(runs(pack))
+    assert not any(left.values())
+
+
+def test_long_trials_go_together_by_64_of_a_kind_while_there_are_so_many() -> None:
+    left = dict.fromkeys("abc", 500)
+    packs = drain(queue([*of_three_kinds(1500)], lanes=64), seconds_per_unit=1.0)
+    for number, pack in enumerate(packs):
+        waiting, [(kind, count)] = sum(left.values()), runs(pack)  # of one kind, for another would make it too long
+        if number and waiting >= 4 * 64:  # the first is handed out before any has been timed
+            assert count == min(64, left[kind])
+        left[kind] -= count
+    assert not any(left.values())
+
+
+def test_packs_stay_worth_their_lanes_towards_the_end() -> None:
+    left, sizes = 1000, []
+    for pack in drain(queue(list(specs([10] * 1000)), workers=2, lanes=64), seconds_per_unit=1.0):
+        size = len(pack.specs)
+        if left >= 2 * LEAST_LANES:
+            assert size >= LEAST_LANES
+        if left >= 4 * 64 and sizes:  # the first is handed out before any has been timed
+            assert size == 64
+        assert size <= max(-(-left // 2), 1)  # the other worker gets as many
+        left -= size
+        sizes.append(size)
+    assert sizes[1:] == sorted(sizes[1:], reverse=True) and sizes[-1] == 1
+
+
+@pytest.mark.parametrize("lanes", [2, 5])
+def test_fewer_lanes_than_are_worth_it_where_the_study_says_so(lanes: int) -> None:
+    packs = drain(queue(list(specs([10] * 100)), workers=2, lanes=lanes), seconds_per_unit=10.0)
+    sizes = [len(pack.specs) for pack in packs]
+    assert set(sizes[1:-3]) == {lanes} and sum(sizes) == 100
+
+
+def test_replicates_are_adjacent() -> None:
+    """Lanes with one seed share their batches, but replicates of one setting are compared: they end together."""
+    settings = [{"name": "sgd", "lr": lr} for lr in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    trials = [replace(BASE, optimizer=setting, seed=seed, batch_size=size)
+              for size in (1, 2) for setting in settings for seed in range(3)]
+    handed = [spec for pack in drain(queue([*trials], lanes=64), 1e-6) for spec in pack.specs.values()]
+    assert [spec.batch_size for spec in handed] == [2] * 15 + [1] * 15  # longest first
+    for start in range(0, 30, 3):
+        three = handed[start : start + 3]
+        assert len({spec.optimizer["lr"] for spec in three}) == 1 and [spec.seed for spec in three] == [0, 1, 2]
 
 
 def test_trials_that_did_not_come_back_are_told_and_run_alone() -> None:

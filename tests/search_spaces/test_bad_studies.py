@@ -166,6 +166,8 @@ def test_a_batch_that_is_not_used_is_not_checked(make: Make) -> None:
     ({"device": "gpu"}, "device", "expected one of auto, cpu, cuda"),
     ({"retries": -1}, "retries", "expected a whole number"),
     ({"retries": 1.5}, "retries", "expected a whole number"),
+    *(({"pack": value}, "pack", "expected auto, off, or a number of trials from 1 to 65536")
+      for value in ("on", True, 0, -1, 2.5, 65537, None, [8])),
     ({"question": "${oc.env:HOME}"}, "question", "resolvers such as oc.env are not available"),
     ({"question": "in ${trial.seed} ways"}, "question", "expected an interpolation to be the whole value"),
     ({"question": "\\${x}"}, "question", "expected an interpolation to be the whole value"),

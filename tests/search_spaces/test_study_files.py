@@ -93,6 +93,15 @@ def test_defaults(make: Make) -> None:
     assert [spec.trial_id for spec in specs(study)] == [study.base.trial_id]
 
 
+@pytest.mark.parametrize(("pack", "lanes"), [("auto", 0), ("off", 1), (1, 1), (64, 64)])
+def test_trials_side_by_side(pack: str | int, lanes: int, make: Make, tmp_path: Path) -> None:
+    study = make(f"pack={pack}")
+    assert study.lanes == lanes and make(pack=pack).lanes == lanes
+    again = tmp_path / "again.yaml"
+    again.write_text(study.resolved())
+    assert load_study(str(again)).lanes == lanes
+
+
 def test_analysis_is_kept_as_it_is(make: Make) -> None:
     analysis = [{"law": "power", "where": "layer == 'fc1'"}, {"boundary": "phase", "in": ["batch_size", "lr"]}]
     assert make(analysis=analysis).analysis == analysis

@@ -57,14 +57,20 @@ def test_fixed_inputs_are_changed_through_views_and_stay_so() -> None:
     replayed(program)
 
 
-@pytest.mark.parametrize("read", [
-    lambda p: p * 2, lambda p: p[1] * 2, lambda p: p.clone(), lambda p: p.sum(), lambda p: p.transpose(0, 1).exp(),
-    lambda p: p.unbind(1)[2] + 0, lambda p: torch.unsafe_split(p, 2, 1)[0] * 2, lambda p: p.reshape(-1) * 2,
-    lambda p: torch.bmm(p, p), lambda p: p.relu()])
-@pytest.mark.parametrize("write", [
-    lambda p, x: p.add_(x), lambda p, x: p[1].add_(x[0]), lambda p, x: torch.add(p, x, out=p), lambda p, x: p.zero_(),
-    lambda p, x: torch.unsafe_split(p, 2, 1)[0].add_(1.0), lambda p, x: torch._foreach_add_([p[0], p[1]], 1.0),
-    lambda p, x: p.index_put_((torch.tensor([1]),), x[:1])])
+READ: dict[str, Callable[[Tensor], Tensor]] = {
+    "product": lambda p: p * 2, "row": lambda p: p[1] * 2, "copy": lambda p: p.clone(), "sum": lambda p: p.sum(),
+    "turned": lambda p: p.transpose(0, 1).exp(), "unbound": lambda p: p.unbind(1)[2] + 0,
+    "split": lambda p: torch.unsafe_split(p, 2, 1)[0] * 2, "flat": lambda p: p.reshape(-1) * 2,
+    "square": lambda p: torch.bmm(p, p), "relu": lambda p: p.relu()}
+WRITE: dict[str, Callable[[Tensor, Tensor], object]] = {
+    "all": lambda p, x: p.add_(x), "row": lambda p, x: p[1].add_(x[0]), "out": lambda p, x: torch.add(p, x, out=p),
+    "zero": lambda p, x: p.zero_(), "split": lambda p, x: torch.unsafe_split(p, 2, 1)[0].add_(1.0),
+    "list": lambda p, x: torch._foreach_add_([p[0], p[1]], 1.0),
+    "places": lambda p, x: p.index_put_((torch.tensor([1]),), x[:1])}
+
+
+@pytest.mark.parametrize("read", READ.values(), ids=READ)
+@pytest.mark.parametrize("write", WRITE.values(), ids=WRITE)
 def test_what_is_made_of_something_that_changes_is_made_at_every_replay(
         read: Callable[[Tensor], Tensor], write: Callable[[Tensor, Tensor], object]) -> None:
     def program(p: Tensor, q: Tensor, x: Tensor) -> list[Tensor]:
@@ -93,11 +99,16 @@ def test_what_depends_on_what_does_not_change_is_made_once() -> None:
     assert made == ["aten.add_.Tensor", "aten.add.Tensor"]
 
 
-@pytest.mark.parametrize("make", [
-    lambda p: torch.tensor(3.0, dtype=torch.float64), lambda p: torch.zeros(2, 3, 3, dtype=torch.float64),
-    lambda p: torch.full((3,), 0.2, dtype=torch.float64), torch.ones_like, lambda p: p.new_full((3,), 2.0),
-    lambda p: torch.empty(3, dtype=torch.float64).fill_(1.5), lambda p: torch.arange(3.0, dtype=torch.float64),
-    lambda p: torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64), lambda p: p * 1, lambda p: aten.mul.Scalar(p, 1)])
+MAKE: dict[str, Callable[[Tensor], Tensor]] = {
+    "number": lambda p: torch.tensor(3.0, dtype=torch.float64), "like": torch.ones_like,
+    "numbers": lambda p: torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64), "new": lambda p: p.new_full((3,), 2.0),
+    "zeros": lambda p: torch.zeros(2, 3, 3, dtype=torch.float64), "times 1": lambda p: aten.mul.Scalar(p, 1),
+    "full": lambda p: torch.full((3,), 0.2, dtype=torch.float64), "product": lambda p: p * 1,
+    "empty": lambda p: torch.empty(3, dtype=torch.float64).fill_(1.5),
+    "range": lambda p: torch.arange(3.0, dtype=torch.float64)}
+
+
+@pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 def test_what_is_made_inside_and_then_changed_is_new_at_every_replay(make: Callable[[Tensor], Tensor]) -> None:
     def program(p: Tensor, q: Tensor, x: Tensor) -> list[Tensor]:
         kept, changed = make(p), make(p)
@@ -222,9 +233,8 @@ def test_views_that_change_nothing_and_transposes_turned_back_are_left_out() -> 
     def program(p: Tensor, q: Tensor, x: Tensor) -> list[Tensor]:
         turned = p.transpose(1, 2).detach().transpose(-1, -2)
         other = q.transpose(0, 1).transpose(1, 2)
-        return [turned.view(2, 3, 3).expand(2, 3, 3) + other.relu() + x.sum().transpose(0, 0)]
-    assert names(replayed(program)).count("transpose") == 2 + 1  # those of q, and the useless one of a number
-    assert not {"view", "detach", "expand"} & set(names(replayed(program)))
+        return [turned.view(2, 3, 3).expand(2, 3, 3) + other.sum() + x.sum().transpose(0, 0).transpose(0, 0)]
+    assert names(replayed(program)) == ["transpose", "transpose", "sum", "add", "sum", "add"]  # those of q
 
 
 def test_what_nobody_uses_is_left_out_and_what_changes_an_input_is_not() -> None:
@@ -266,18 +276,16 @@ def obey(line: Line, tensors: list[Tensor]) -> None:
 
 
 def random_program(seed: int) -> Program:
-    """20 lines, each of which works on one or two of the tensors that there are, rather the newer; four are returned."""
-    draw, tensors, lines = random.Random(seed), numbers(0, 3), []
-    while len(lines) < 20:
-        first, second = (-1 - min(int(draw.expovariate(0.25)), len(tensors) - 1) for _ in range(2))
-        line = (draw.choice([*ONE, *TWO, *CHANGE, *OFTEN]), first % len(tensors), second % len(tensors))
-        with_it = [tensor.clone() for tensor in tensors]
+    """Up to 20 lines, each of which works on one or two of the tensors there are, rather the newer; returns four."""
+    draw, tensors = random.Random(seed), numbers(0, 3)
+    lines: list[Line] = []
+    while len(lines) < 20 and max(float(tensor.abs().sum()) for tensor in tensors) < 100.0:
+        first, second = (max(0, len(tensors) - 1 - int(draw.expovariate(0.25))) for _ in range(2))
+        line = (draw.choice([*ONE, *TWO, *CHANGE, *OFTEN]), first, second)
         try:
-            obey(line, with_it)
-            if float(with_it[-1].abs().max()) < 10.0:
-                obey(line, tensors)
-                lines.append(line)
-        except (RuntimeError, IndexError):  # the shapes do not allow it
+            obey(line, tensors)
+            lines.append(line)
+        except (RuntimeError, IndexError):  # the shapes do not allow it, or the memory
             continue
     returned = [draw.randrange(len(tensors)) for _ in range(3)] + [len(tensors) - 1]
 
@@ -292,4 +300,4 @@ def random_program(seed: int) -> Program:
 @pytest.mark.parametrize("start", range(0, 200, 20))
 def test_random_programs(start: int) -> None:
     for seed in range(start, start + 20):
-        replayed(random_program(seed), rtol=1e-10)
+        replayed(random_program(seed), rtol=1e-9)

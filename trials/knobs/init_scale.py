@@ -12,9 +12,9 @@ from trials.optimizers.base import Params
 @KNOBS.register("init_scale")
 @dataclass(frozen=True)
 class InitScale(Knob):
-    """W <- gain W for every matrix-like parameter before training; biases and gains are left alone. A large gain
-    makes training lazy (Chizat et al. 2019, arXiv 1812.07956), and with weight decay delays generalization (Liu et al.
-    2023, arXiv 2210.01117)."""
+    """W <- gain W for every matrix-like parameter before training; a large gain makes training lazy (Chizat, Oyallon &
+    Bach 2019, arXiv 1812.07956). With weight decay it also delays generalization (Liu et al. 2023, arXiv 2210.01117).
+    Biases and gains are left alone."""
 
     gain: float = real(2.0, low=0, help="factor on the initial weights")
 

@@ -9,6 +9,7 @@ Shapes: K lanes come first in every tensor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -185,21 +186,34 @@ class Lanes:
         if self._kind in _recordings:
             return
         trying = Lanes(self.trials, checked=False)
-        precise = self.trials[0].data.dtype == torch.float64
-        close, tiny = (1e-8, 1e-12) if precise else (1e-2, 1e-5)
         alone = {lane: Alone(self.trials[lane]) for lane in {0, self.count - 1}}
         for _ in range(2):
             trying.step()
             for trial in alone.values():
                 trial.take()
+        readings = trying.read(range(self.count), None, None)
         for lane, trial in alone.items():
-            for name, value in trial.params.items():
-                apart = torch.linalg.vector_norm(trying.params[name][lane] - value)
-                moved = torch.linalg.vector_norm(value - trial.trial.initial[name])
-                allowed = close * moved + tiny * (1.0 + torch.linalg.vector_norm(value))
-                if bool(allowed.isfinite()) and not bool(apart <= allowed):
-                    _recordings.pop(self._kind, None)
-                    raise Unfit(f"parameter {name} is trained otherwise in a pack than alone")
+            what = _difference(readings[lane], trial.read(None, None), trial.trial.initial)
+            if what:
+                _recordings.pop(self._kind, None)
+                raise Unfit(f"{what} otherwise in a pack than alone")
+
+
+def _difference(found: Reading, alone: Reading, initial: Params) -> str:
+    """What of two readings differs by more than rounding, in words; empty if nothing does."""
+    precise = all(value.dtype == torch.float64 for value in initial.values())
+    close, tiny = (1e-8, 1e-12) if precise else (1e-2, 1e-5)
+    for name, value in alone.params.items():
+        apart, moved, size = (torch.linalg.vector_norm(each).item()
+                              for each in (found.params[name] - value, value - initial[name], value))
+        if math.isfinite(size) and not apart <= close * moved + tiny * (1.0 + size):
+            return f"parameter {name} is trained"
+    for name in ("train_loss", "test_loss"):
+        ours, theirs = found.losses[name], alone.losses[name]
+        if (ours is not None and theirs is not None and math.isfinite(theirs)
+                and not abs(ours - theirs) <= close * abs(theirs) + tiny):
+            return f"{name} is measured"
+    return ""
 
 
 def _stack(each: Sequence[Params]) -> Params:
