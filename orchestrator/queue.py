@@ -13,6 +13,7 @@ Structure = Callable[[TrialSpec], str]  # equal for trials that may be trained s
 
 WINDOW = 4096  # trials looked at ahead of the workers; among these the longest start first
 PACK_SECONDS = 2.0  # a pack should keep a worker busy this long: Ray Tune spends about 30 ms on each
+LEAST_SECONDS = 0.5  # shorter packs, as far as has been timed, are not worth sharing out
 FIRST_GUESS = 2e-5  # seconds a unit of work, before any has been timed
 PER_TRIAL = 0.001  # seconds a trial costs beside its steps
 LEAST_LANES = 16  # fewer trials side by side gain little
@@ -89,7 +90,9 @@ class Queue:
         fair = max(-(-self._count // (2 * workers)), min(LEAST_LANES, self._lanes, -(-self._count // workers)))
         self._numbers += 1
         pack, seconds, kind, lanes = Pack(self._numbers, {}, {}), 0.0, "", 0
-        while self._count and len(pack.specs) < fair and (seconds < PACK_SECONDS or lanes < self._lanes):
+        least = LEAST_SECONDS if self._timed_work else 0.0
+        while (self._count and (len(pack.specs) < fair or seconds < least)
+               and (seconds < PACK_SECONDS or lanes < self._lanes)):
             if kind not in self._waiting:
                 if seconds >= PACK_SECONDS:
                     break

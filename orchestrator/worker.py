@@ -111,10 +111,12 @@ class Worker(tune.Trainable):
     def _side_by_side(self, specs: list[TrialSpec]) -> Iterator[tuple[TrialSpec, Emitted]]:
         """Those of some trials of one structure that can be trained as lanes, where that pays."""
         job = self.job
+        if len(specs) < 2:
+            return
         # Whatever is wrong with one of them is said where it is trained alone.
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception, SystemExit):
             lanes = job.lanes or choose(specs[0], job.device, len(specs)).lanes
-            if min(lanes, len(specs)) > 1:
+            if lanes > 1:
                 yield from train_pack(specs, job.measure, job.device, lanes, self.checkpoints)
 
     def _alone(self, spec: TrialSpec) -> tuple[Emitted, int]:

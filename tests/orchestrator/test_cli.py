@@ -215,7 +215,7 @@ def test_plan_is_about_right() -> None:
     spec = next(study.trials(lambda ids: []))
     assert spec is not None
     measure = Measure("log", "log", "none")
-    timed = estimate(study, spec, spec).trial_seconds(1000, spec.batch_size, measure)
+    timed = estimate(study, spec, spec, available=1).trial_seconds(1000, spec.batch_size, measure)
     assert 1 / 3 < timed / train(spec, measure).trial["wall_time"] < 3
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.queue import LEAST_LANES, PACK_SECONDS, PER_TRIAL, Pack, Queue
+from orchestrator.queue import LEAST_LANES, LEAST_SECONDS, PACK_SECONDS, PER_TRIAL, Pack, Queue
 from trials.spec import TrialSpec
 
 BASE = TrialSpec({"name": "digits", "split_seed": 0}, {"name": "mlp"}, {"name": "sgd"},
@@ -64,9 +64,17 @@ def test_short_trials_share_a_pack_and_long_ones_do_not() -> None:
 
 
 def test_packs_shrink_towards_the_end_so_that_workers_finish_together() -> None:
-    packs = drain(queue(list(specs([1] * 64)), workers=2), seconds_per_unit=1e-6)
+    packs = drain(queue(list(specs([1] * 64)), workers=2), seconds_per_unit=1.0)
     sizes = [len(pack.specs) for pack in packs]
     assert sizes[0] == 16 and sizes[-1] == 1
+
+
+def test_brief_trials_are_not_shared_out_at_the_end() -> None:
+    """A pack of less than half a second costs more to hand out than it gains."""
+    packs = drain(queue(list(specs([1] * 64)), workers=2), seconds_per_unit=1e-6)
+    assert [len(pack.specs) for pack in packs] == [16, 48]
+    packs = drain(queue(list(specs([1] * 64)), workers=2), seconds_per_unit=0.1)
+    assert all(len(pack.specs) * 0.101 > LEAST_SECONDS for pack in packs[:-1])
 
 
 def runs(pack: Pack) -> list[tuple[str, int]]:
