@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def main(peer: str | None = None) -> None:
     print(f"{name:<58}{watched:>9.0f}{watched / full:>9.1f}x{30:>7}")
 
 
+@lru_cache
 def _specs(count: int) -> list[TrialSpec]:
     config = yaml.safe_load(STUDY)["trial"]
     rates = torch.logspace(-3, -0.5, count).tolist()

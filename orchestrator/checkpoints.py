@@ -7,7 +7,6 @@ driver removes the checkpoint of a trial when its rows are committed.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterable
 
@@ -21,11 +20,11 @@ _SUB = ".checkpoints"
 
 
 class FolderCheckpoints:
-    """In a subfolder of ``folder``, for one pack of trials. ``stamp`` is what must not have changed for a checkpoint to
-    count: code, version and measurements."""
+    """In a subfolder of ``folder``, for one pack of trials. ``stamp``, a line, is what must not have changed for a
+    checkpoint to count: code, version and measurements."""
 
     def __init__(self, folder: Folder, stamp: str, seconds: float) -> None:
-        self._folder, self._stamp, self._seconds = folder, stamp, seconds
+        self._folder, self._stamp, self._seconds = folder, stamp.encode(), seconds
         # Where the folder cannot be seen from (a node without the shared disk), nothing is kept.
         self._seen = "study.yaml" in folder.list()
         self._found = set(folder.list(_SUB)) if self._seen else set()
@@ -41,7 +40,7 @@ class FolderCheckpoints:
     def save(self, spec: TrialSpec, checkpoint: Checkpoint) -> None:
         """Keep it, in place of an earlier one; where that fails (a full disk, say) the trial goes on without."""
         with contextlib.suppress(UserError):
-            self._folder.write(self._name(spec), json.dumps(self._stamp).encode() + b"\n" + checkpoint.to_bytes())
+            self._folder.write(self._name(spec), self._stamp + b"\n" + checkpoint.to_bytes())
 
     def load(self, spec: TrialSpec) -> Checkpoint | None:
         """The last one of this trial; None where there is none, or none that counts."""
@@ -51,7 +50,7 @@ class FolderCheckpoints:
             stamp, _, data = self._folder.read(self._name(spec)).partition(b"\n")
         except (UserError, FileNotFoundError):
             return None
-        return Checkpoint.from_bytes(data) if stamp == json.dumps(self._stamp).encode() else None
+        return Checkpoint.from_bytes(data) if stamp == self._stamp else None
 
     def _name(self, spec: TrialSpec) -> str:
         return f"{_SUB}/{spec.trial_id}"

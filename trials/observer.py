@@ -95,10 +95,9 @@ class Observer:
     def snapshot(self, reading: Reading) -> Snapshot:
         """What measurements look at."""
         trial = self.trial
-        lr = float(getattr(trial.optimizer, "lr", 0.0))
         now, total = (torch.tensor(float(number), dtype=torch.float64) for number in (reading.taken, trial.total))
         return Snapshot(trial.network, reading.params, trial.initial, trial.data, reading.taken, trial.spec.batch_size,
-                        lr * float(trial.schedule.factor(now.clamp(max=total - 1.0), total)),
+                        trial.optimizer.lr * float(trial.schedule.factor(now.clamp(max=total - 1.0), total)),
                         float(getattr(trial.optimizer, "momentum", 0.0)), self._root, self._memory,
                         self.kept)
 
