@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from analysis.esd import spectra_figure
+from analysis.figures.esd import spectra_figure
+from analysis.figures.overview import summary_figure
 from analysis.load import Tables, axes, load
 from analysis.phases import Thresholds, label_phases, sensitivity
-from analysis.plots import summary_figure
 from analysis.query import query
 from analysis.summary import format_table, summary
 

@@ -11,8 +11,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from analysis.figures.style import short
 from analysis.load import Tables
-from analysis.style import short
 from trials.errors import UserError, did_you_mean
 
 STATUSES = ("completed", "stopped", "diverged", "failed")

@@ -184,7 +184,7 @@ def _write(rows: list[dict[str, Any]], path: str) -> None:
 
 
 def _plot(rows: list[dict[str, Any]], path: str, name: str) -> None:
-    from analysis.esd import model_figure
+    from analysis.figures.esd import model_figure
     from analysis.files import save
 
     drawn = [row for row in rows if row["eigenvalues"] and row["eigenvalues"][0] > 0]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import analysis
-from analysis.esd import marchenko_pastur
+from analysis.figures.esd import marchenko_pastur
 from trials.errors import UserError
 from trials.spectra.marchenko_pastur import cdf as marchenko_pastur_cdf
 

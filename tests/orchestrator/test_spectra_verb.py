@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.esd import model_figure
+from analysis.figures.esd import model_figure
 from orchestrator import cli
 from orchestrator.commands import spectra
 from trials.weights import weight_rows

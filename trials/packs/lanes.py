@@ -34,7 +34,9 @@ from trials.step import Batch, Step
 from trials.streams import Stream
 from trials.trainer import Alone, put
 
-# By structure: the numbers in which its trials have been seen to differ; the others are written into the recording.
+# By structure: the numbers of the first trial seen, and those in which any trial since has differed from it, in this
+# pack or in one before; the others are written into the recording.
+_seen: dict[str, dict[tuple[str, str], float]] = {}
 _varying: dict[str, set[tuple[str, str]]] = {}
 _recordings: dict[Any, Recording | None] = {}
 _KEPT = 64  # recordings
@@ -63,7 +65,8 @@ class Lanes:
         numbers = [reals(trial.spec) for trial in trials]
         kind = structure(first.spec)
         varying = _varying.setdefault(kind, set())
-        varying |= {place for place in numbers[0] if len({each[place] for each in numbers}) > 1}
+        before = _seen.setdefault(kind, numbers[0])
+        varying |= {place for each in numbers for place, value in each.items() if value != before[place]}
         baked = {place: value for place, value in numbers[0].items() if place not in varying}
         self._reals = {place: torch.tensor([each[place] for each in numbers], dtype=torch.float64, device=device)
                        for place in sorted(varying)}

@@ -14,8 +14,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from analysis.load import Tables
-from analysis.style import (
+from analysis.figures.style import (
     COLORS,
     GREY,
     LINES,
@@ -28,6 +27,7 @@ from analysis.style import (
     short,
     spans_decades,
 )
+from analysis.load import Tables
 from analysis.summary import FINISHED, cell_axes, ends, last_layers
 
 

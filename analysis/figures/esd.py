@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from analysis.figures.style import COLORS, GREY, label, sheet, short
 from analysis.load import Tables
-from analysis.style import COLORS, GREY, label, sheet, short
 from analysis.summary import cell_axes, last_layers, main_layer
 from trials.errors import UserError, did_you_mean
 

@@ -1,0 +1,1 @@
+"""Boundaries: where over two axes an outcome changes."""

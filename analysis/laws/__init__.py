@@ -1,0 +1,1 @@
+"""Laws: how a number depends on the axes of a study."""
