@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -142,11 +143,12 @@ class Observed:
 def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, observed: Observed, before: Survey,
            connect: Connect, console: Console) -> signal.Signals | None:
     console.print(f"{study.name}: {before.pending:,} of {before.size:,} trials to run", highlight=False)
-    # Imported here: a study that has nothing left to run must not wait for Ray.
-    from orchestrator.sweep import Sweep
-    from orchestrator.worker import Job
+    with _meanwhile(connect) as connected:
+        # Imported here: a study that has nothing left to run must not wait for Ray.
+        from orchestrator.sweep import Sweep
+        from orchestrator.worker import Job
 
-    with connect() as cluster:
+        cluster = connected.result()
         device, resources = placement(study, cluster)
         job = Job(study.measure, store.schemas, tuple(store.axes), device, resources["cpu"], study.retries,
                   study.lanes, checkpoints.SECONDS, folder.root if folder.local else folder.shown, str(study.folder),
@@ -168,6 +170,13 @@ def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, observed: O
             sweep = Sweep(queue, job, workers, commit, tick)
             sweep.run(resources)
     return sweep.interrupted
+
+
+@contextlib.contextmanager
+def _meanwhile(connect: Connect) -> Iterator[Future[Connection]]:
+    """Connect in a thread of its own: Ray takes three seconds to start, and one to be imported."""
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as thread:
+        yield thread.submit(lambda: stack.enter_context(connect()))
 
 
 def fingerprint(study: Study) -> str | None:

@@ -78,12 +78,21 @@ class PackBatches:
             ahead = [batches.samples(start + self._step, AHEAD) for batches, start in self._each]
             self._ahead = torch.stack(ahead, 1)
         self._step += 1
-        return stored(self._data, self._ahead[offset].index_select(0, self._of_lane))
+        each = stored(self._data, self._ahead[offset])
+        lanes = len(self._of_lane)
+        if len(self._each) == lanes:
+            return each
+        parts = (each.x_B, each.target_BC, self._ahead[offset])
+        if len(self._each) == 1:
+            return Batch(*(part.expand(lanes, *part.shape[1:]) for part in parts))
+        return Batch(*(part.index_select(0, self._of_lane) for part in parts))
 
 
 def stored(data: Data, samples: Tensor) -> Batch:
     """The batch of these samples of the training set, (B,) or (K, B)."""
-    return Batch(data.x_train[samples], data.target(data.y_train[samples]), samples)
+    flat = samples.reshape(-1)  # index_select takes a third of the time of indexing
+    x, target = (part.index_select(0, flat) for part in (data.x_train, data.train_targets))
+    return Batch(x.reshape(*samples.shape, *x.shape[1:]), target.reshape(*samples.shape, *target.shape[1:]), samples)
 
 
 def fresh(data: Data, stream: Stream, step: int | Tensor, batch_size: int) -> Batch:

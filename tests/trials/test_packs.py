@@ -60,7 +60,8 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many lanes each step is taken in."""
     found: list[int] = []
     step = Lanes.step
-    monkeypatch.setattr(lanes_module, "_recordings", {})  # so that every number of lanes is checked
+    monkeypatch.setattr(lanes_module, "_recordings", {})
+    monkeypatch.setattr(lanes_module, "_trusted", set())  # so that every number of lanes is checked
 
     def counted(self: Lanes, gradients: bool = False) -> Any:
         found.append(self.count)
@@ -184,6 +185,7 @@ def test_memory_that_runs_out_while_a_step_is_recorded_is_no_reason_to_do_withou
         monkeypatch: pytest.MonkeyPatch) -> None:
     record = lanes_module.record
     monkeypatch.setattr(lanes_module, "_recordings", {})
+    monkeypatch.setattr(lanes_module, "_trusted", set())
     monkeypatch.setattr(lanes_module, "record",
                         lambda function, given: (full() if len(given[0]) > 4 else None, record(function, given))[1])
     assert [emitted.trial["lanes"] for emitted in packed([trial(seed=seed, steps=3) for seed in range(6)])] == [3] * 6

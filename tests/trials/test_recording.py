@@ -153,6 +153,23 @@ def test_products_and_sums_become_one_operation() -> None:
     assert sorted(names(replayed(program))) == ["addcmul"] * 2 + ["addcmul_"] * 2 + ["baddbmm"]
 
 
+def test_what_is_scaled_and_added_to_in_place_is_one_operation() -> None:
+    def program(p: Tensor, q: Tensor, x: Tensor) -> list[Tensor]:
+        p.mul_(0.9).add_(x)
+        q.mul_(0.5).add_(q)  # of what it has just become: left as it is
+        return [p + q]
+    assert names(replayed(program)) == ["add", "mul_", "add_", "add"]
+
+
+def test_what_is_made_twice_is_made_once_unless_it_has_changed() -> None:
+    def program(p: Tensor, q: Tensor, x: Tensor) -> list[Tensor]:
+        first, again = x.exp(), x.exp()
+        before = p.exp()
+        p.add_(1.0)
+        return [first * again, before, p.exp(), torch.rand_like(q) - torch.rand_like(q) < 2.0]
+    assert names(replayed(program)).count("exp") == 3
+
+
 def overwritten(p: Tensor, q: Tensor, x: Tensor) -> list[Tensor]:
     product = p * x
     p.add_(1.0)

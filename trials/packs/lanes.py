@@ -39,6 +39,7 @@ from trials.trainer import Alone, put
 _seen: dict[str, dict[tuple[str, str], float]] = {}
 _varying: dict[str, set[tuple[str, str]]] = {}
 _recordings: dict[Any, Recording | None] = {}
+_trusted: set[Any] = set()  # held against trials alone
 _KEPT = 64  # recordings
 
 
@@ -172,21 +173,22 @@ class Lanes:
             step, *rest = tensors[len(fixed):]
             return [self._vectorized(*pytree.tree_unflatten(tensors[:len(fixed)], tree), step, tuple(rest))[0]]
 
-        if self._kind not in _recordings:
+        kind = (*self._kind, tuple(part.stride() for part in batch))  # not all views are possible for all strides
+        if kind not in _recordings:
             if len(_recordings) >= _KEPT:
                 _recordings.pop(next(iter(_recordings)))
             try:
-                _recordings[self._kind] = record(losses, [*fixed, self._step, *batch])
+                _recordings[kind] = record(losses, [*fixed, self._step, *batch])
             except torch.OutOfMemoryError:
                 raise
             except Exception:  # whatever a user's model may do that a recording cannot follow
-                _recordings[self._kind] = None
-        recording = _recordings[self._kind]
+                _recordings[kind] = None
+        recording = _recordings[kind]
         return recording.bind(fixed) if recording is not None else lambda *varying: losses(*fixed, *varying)
 
     def _check(self) -> None:
         """Hold two steps of the first and the last lane against the same trials alone. Raises Unfit."""
-        if self._kind in _recordings:
+        if self._kind in _trusted:
             return
         trying = Lanes(self.trials, checked=False)
         alone = {lane: Alone(self.trials[lane]) for lane in {0, self.count - 1}}
@@ -198,8 +200,8 @@ class Lanes:
         for lane, trial in alone.items():
             what = _difference(readings[lane], trial.read(None, None), trial.trial.initial)
             if what:
-                _recordings.pop(self._kind, None)
                 raise Unfit(f"{what} otherwise in a pack than alone")
+        _trusted.add(self._kind)
 
 
 def _difference(found: Reading, alone: Reading, initial: Params) -> str:

@@ -18,7 +18,7 @@ _REPEATS = (aten.view.default, aten.expand.default, aten._unsafe_view.default, a
 
 def simplified(recording: Recording) -> Recording:
     """The same with fewer operations; results differ by rounding alone."""
-    for rule in (_leave_out_repetitions, _fuse, _leave_out_unused):
+    for rule in (_leave_out_repetitions, _fuse, _make_once, _scale_and_add, _leave_out_unused):
         recording = replace(recording, calls=rule(recording))
     return recording
 
@@ -51,6 +51,44 @@ def _leave_out_repetitions(recording: Recording) -> list[Call]:
         kept.append(call)
     recording.outputs[:] = [current(value) for value in recording.outputs]
     return kept
+
+
+def _make_once(recording: Recording) -> list[Call]:
+    """What has been made already from the same tensors, unchanged since: such as lr in single precision, for each
+    parameter."""
+    changed = recording.changed()
+    same: dict[int, Value] = {}
+    made: dict[str, Value] = {}
+    kept = []
+    for call in recording.calls:
+        call = Call(call.op, *_map(lambda value: same.get(value.number, value) if isinstance(value, Value) else value,
+                                   (call.args, call.kwargs, call.out)))
+        memory = {value.memory for value in (*call.reads, *values(call.out))}
+        random = torch.Tag.nondeterministic_seeded in call.op.tags
+        if isinstance(call.out, Value) and not memory & changed and not random:
+            what = f"{call.op} {call.args} {call.kwargs}"
+            if what in made:
+                same[call.out.number] = made[what]
+                continue
+            made[what] = call.out
+        kept.append(call)
+    recording.outputs[:] = [same.get(value.number, value) for value in recording.outputs]
+    return kept
+
+
+def _scale_and_add(recording: Recording) -> list[Call]:
+    """What is scaled by a number in place and next added to, is so in one call."""
+    calls = list(recording.calls)
+    for place in range(len(calls) - 1):
+        first, then = calls[place], calls[place + 1]
+        if (first.op is aten.mul_.Tensor and then.op is aten.add_.Tensor and not then.kwargs
+                and isinstance(first.args[1], float) and first.args[0] == then.args[0]
+                and isinstance(then.args[1], Value) and then.args[1].memory != then.args[0].memory
+                and (then.args[1].shape, then.args[1].dtype) == (then.args[0].shape, then.args[0].dtype)):
+            calls[place + 1] = Call(aten.add.out, (then.args[1], then.args[0]),
+                                    {"alpha": first.args[1], "out": then.args[0]}, then.out)
+            calls[place] = None  # type: ignore[call-overload]
+    return [call for call in calls if call is not None]
 
 
 def _fuse(recording: Recording) -> list[Call]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -44,6 +45,11 @@ class Data:
     def target(self, y: Tensor) -> Tensor:
         """Targets (B, outputs): one-hot for classes, ``y`` itself for regression."""
         return F.one_hot(y, self.outputs).to(self.dtype) if self.classes is not None else y
+
+    @cached_property
+    def train_targets(self) -> Tensor:
+        """Targets of the training set (n, outputs), made once."""
+        return self.target(self.y_train)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Loss of each example, (B,): cross-entropy against a distribution, or half the squared distance."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from trials.errors import UserError
 from trials.fields import count
+from trials.streams import generator
 from trials.tasks.base import TASKS, Data, Task
 
 TRAIN, TEST = 1347, 450
@@ -34,12 +40,29 @@ class Digits(Task):
 
 @lru_cache(maxsize=8)
 def _data(task: Digits) -> Data:
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    table = torch.from_numpy(np.loadtxt(_file(), delimiter=","))
+    pixels, labels = table[:, :-1], table[:, -1].long()
+    test = _test_images(labels, task.split_seed)
+    mean, sd = pixels[~test].mean(), pixels[~test].std(correction=0)
+    x = ((pixels - mean) / sd).reshape(-1, 1, 8, 8)
+    return Data(x[~test], labels[~test], x[test], labels[test], classes=10)
 
-    pixels, labels = load_digits(return_X_y=True)
-    split = train_test_split(pixels, labels, test_size=TEST, stratify=labels, random_state=task.split_seed)
-    x_train, x_test, y_train, y_test = (torch.from_numpy(part) for part in split)
-    mean, sd = x_train.mean(), x_train.std(correction=0)
-    x_train, x_test = (((x - mean) / sd).reshape(-1, 1, 8, 8) for x in (x_train, x_test))
-    return Data(x_train, y_train.long(), x_test, y_test.long(), classes=10)
+
+def _file() -> Path:
+    """Read from where scikit-learn keeps it: importing it takes each worker longer than many trials do."""
+    found = importlib.util.find_spec("sklearn")
+    if found is None or not found.submodule_search_locations:
+        raise UserError("task digits: its images come with scikit-learn; pip install scikit-learn")
+    return Path(found.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+
+
+def _test_images(labels: Tensor, seed: int) -> Tensor:
+    """Which images are for testing, (n,) truth values: of each class, in random order, the same share."""
+    order = torch.randperm(len(labels), generator=generator(seed, "split"))
+    place = torch.empty(len(labels), dtype=torch.float64)
+    for label in range(10):
+        members = order[labels[order] == label]
+        place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    chosen[place.argsort(stable=True)[:TEST]] = True
+    return chosen
