@@ -24,6 +24,8 @@ VERBS = {
     "submit": "run a study on a Ray cluster that is up",
     "status": "how far a study is, and what failed with its reason",
     "query": "SQL over a study's results",
+    "fit": "laws, boundaries and verdicts on a study's claims",
+    "report": "one page with verdicts, figures and trials, to open in a browser",
     "spectra": "the spectral metrics of any model file",
     "doctor": "what this machine or cluster offers, and what is missing",
 }

@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from analysis.claims import Claim, parse_claims
+from analysis.observe import known_columns
 from search_spaces.axes import Axis, Values
 from search_spaces.designs.base import DESIGNS, Design, Pair, Point
 from search_spaces.limits import check_limits, train_size
@@ -105,6 +107,11 @@ class Study:
                 if known != kind:
                     types[name] = pa.float64()
         return types
+
+    @cached_property
+    def claims(self) -> list[Claim]:
+        """What the results are to be asked, by the ``analysis:`` block. Raises UserError."""
+        return parse_claims(self.analysis, known_columns(self.column_types))
 
     def train_size(self, task: Mapping[str, Any]) -> int | None:
         """Number of training samples of a task of this study; None where every batch is fresh."""
@@ -207,9 +214,6 @@ def _study(config: Mapping[str, Any], folder: Path) -> Study:
     if not _NAME.fullmatch(config["study"]):
         raise UserError(f"study: expected a name of at most 100 letters, digits, '_', '-' and '.' that begins with a "
                         f"letter or digit, got {config['study']!r}")
-    for i, item in enumerate(config["analysis"]):
-        if not isinstance(item, Mapping):
-            raise UserError(f"analysis[{i}]: expected a mapping of keys to values, got {item!r}")
     base = parse_trial(config["trial"])
     axes = parse_space(config["space"], config["trial"], base)
     check_limits(base, axes)
@@ -231,5 +235,5 @@ def _study(config: Mapping[str, Any], folder: Path) -> Study:
             if (first := ids.index(trial_id)) != i:
                 raise UserError(f"space.{axis.path[0]}.values[{i}]: the same as values[{first}] once the other axes "
                                 "are put in; remove one")
-    study.column_types  # noqa: B018 - two types in one column are an error now, not after the first trial
+    study.claims  # noqa: B018 - what is wrong with them, or with the types of columns, is an error before the first trial
     return study

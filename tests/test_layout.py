@@ -48,6 +48,6 @@ def test_only_the_query_needs_duckdb_and_only_figures_need_matplotlib() -> None:
     for package in MAY_IMPORT:
         for file in (ROOT / package).rglob("*.py"):
             heavy = imported(file) & {"duckdb", "matplotlib"}
-            allowed = {"duckdb"} if file.name == "query.py" else set()
+            allowed = {"duckdb"} if file.name == "sql.py" else set()
             allowed |= {"matplotlib"} if package == "analysis" else set()
             assert heavy <= allowed, f"{file.relative_to(ROOT)} imports {heavy - allowed}"

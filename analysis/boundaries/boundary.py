@@ -53,7 +53,7 @@ class Boundary:
 
     def line(self, x: npt.ArrayLike) -> Array:
         """The boundary's y at ``x``, (n,). Raises UserError beyond the data, or where there is no boundary."""
-        return self._solve(self.coefficients[None, :], self._inside(x))[0]
+        return np.asarray(self._solve(self.coefficients[None, :], self._inside(x))[0])
 
     def band(self, x: npt.ArrayLike, level: float = LEVEL) -> tuple[Array, Array]:
         """Pointwise interval of the boundary at ``x``: lower and upper y, (n,) each."""

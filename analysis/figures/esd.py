@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from analysis.cells import cell_axes, last_layers, main_layer
 from analysis.figures.style import COLORS, GREY, label, sheet, short
-from analysis.load import Tables
-from analysis.summary import cell_axes, last_layers, main_layer
+from analysis.tables import Tables
 from trials.errors import UserError, did_you_mean
 
 
@@ -39,7 +39,7 @@ def spectra_figure(tables: Tables, layer: str | None = None, axis: str | None = 
         raise UserError(f"{tables.place}: no axis called {axis!r}; {did_you_mean(axis, tables.axes)}")
     axis = axis or [*cell_axes(tables), "seed"][0]
     others = [other for other in tables.axes if other != axis]
-    rows, fixed = _pick(layers[layers["layer"] == layer].merge(tables.trials[["trial_id", axis, *others]]),
+    rows, fixed = pick(layers[layers["layer"] == layer].merge(tables.trials[["trial_id", axis, *others]]),
                         axis, others, count)
     kept = tables.table("spectra", ["trial_id", "step", "eigenvalues"],
                         (pc.field("layer") == layer) & pc.field("trial_id").isin(rows["trial_id"].tolist()))
@@ -50,7 +50,7 @@ def spectra_figure(tables: Tables, layer: str | None = None, axis: str | None = 
             "Marchenko-Pastur bulk; dotted: its edge; triangles: eigenvalues beyond the edge.")
     columns = min(len(rows), 2)
     with sheet(-(-len(rows) // columns), columns, title, note, sharex=True, sharey=True) as (figure, panels):
-        edges = _edges(rows["eigenvalues"])
+        edges = bin_edges(rows["eigenvalues"])
         for panel, row in zip(panels, rows.to_dict("records"), strict=False):
             _density(panel, row, edges)
             panel.set_title(f"{panel.get_title(loc='left')} {label(axis, unit=False)} {short(row[axis])}")
@@ -74,7 +74,7 @@ def model_figure(name: str, layers: Sequence[Mapping[str, Any]]) -> Figure:
     columns = min(len(layers), 2)
     with sheet(-(-len(layers) // columns), columns, title, note) as (figure, panels):
         for panel, row in zip(panels, layers, strict=False):
-            _density(panel, dict(row), _edges(pd.Series([row["eigenvalues"]]), min(44, 8 + row["cols"] // 4)))
+            _density(panel, dict(row), bin_edges(pd.Series([row["eigenvalues"]]), min(44, 8 + row["cols"] // 4)))
             words = f"{row['layer']} ({row['rows']} × {row['cols']})"
             panel.set_title((words if len(words) <= 56 else f"…{words[-55:]}").replace("$", r"\$") + "\n", fontsize=7.5)
             for axis in (panel.xaxis, panel.yaxis):
@@ -90,12 +90,12 @@ def model_figure(name: str, layers: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _pick(layers: pd.DataFrame, axis: str, others: list[str], count: int) -> tuple[pd.DataFrame, dict[str, object]]:
+def pick(layers: pd.DataFrame, axis: str, others: list[str], count: int) -> tuple[pd.DataFrame, dict[str, object]]:
     """(Rows that differ in ``axis`` only, ``count`` of them evenly spread; the values of ``others`` they share): the
     first combination of these that has most values of the axis."""
     fixed: dict[str, object] = {}
     if others:
-        values = layers.groupby(others, dropna=False)[axis].transform("nunique")
+        values = layers.groupby(others, dropna=False, observed=True)[axis].transform("nunique")
         first = layers[values == values.max()].sort_values(others).iloc[0]
         fixed = {name: first[name] for name in others}
         for name, value in fixed.items():
@@ -104,7 +104,7 @@ def _pick(layers: pd.DataFrame, axis: str, others: list[str], count: int) -> tup
     return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))], fixed
 
 
-def _edges(spectra: pd.Series, bins: int = 44) -> np.ndarray:
+def bin_edges(spectra: pd.Series, bins: int = 44) -> np.ndarray:
     """Log-spaced bins over the eigenvalues, but for those near 0, of which a square matrix has a few far below."""
     values = np.concatenate(list(spectra))
     lowest = max(np.quantile(values[values > 0], 0.02), 1e-6 * values.max())

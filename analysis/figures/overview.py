@@ -14,6 +14,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from analysis.cells import FINISHED, cell_axes, ends, last_layers
 from analysis.figures.style import (
     COLORS,
     GREY,
@@ -27,8 +28,7 @@ from analysis.figures.style import (
     short,
     spans_decades,
 )
-from analysis.load import Tables
-from analysis.summary import FINISHED, cell_axes, ends, last_layers
+from analysis.tables import Tables
 
 
 def summary_figure(tables: Tables, layers: Sequence[str] | None = None) -> Figure:
@@ -59,7 +59,7 @@ def _curves(tables: Tables, layers: Sequence[str] | None, axis: str) -> Figure:
     count = len(metrics) + 1
     columns = 2 if count == 4 else count
     numeric = is_numeric(trials[axis])
-    note = f"{_counts(trials)} Small dots: single trials; {'lines' if numeric else 'large'}: their means."
+    note = f"{counts(trials)} Small dots: single trials; {'lines' if numeric else 'large'}: their means."
     if (trials["status"] == "diverged").any():
         note += " Crosses: some trials diverged."
     if layers:
@@ -82,18 +82,18 @@ def _curves(tables: Tables, layers: Sequence[str] | None, axis: str) -> Figure:
     return figure
 
 
-def _positions(values: pd.Series) -> pd.Series:
+def positions_of(values: pd.Series) -> pd.Series:
     """Where values go on an axis: numbers where they are, categories one after another in sorted order."""
     return values if is_numeric(values) else values.map(short).rank(method="dense") - 1
 
 
-def _place(panel: Axes, which: Literal["x", "y"], values: pd.Series) -> None:
+def place(panel: Axes, which: Literal["x", "y"], values: pd.Series) -> None:
     """The scale of an axis for these values, and the names of categories."""
     if is_numeric(values):
         if log_spaced(values.drop_duplicates()):
             make_log(panel, which)
         return
-    names = values.groupby(_positions(values)).first()
+    names = values.groupby(positions_of(values)).first()
     panel.set(**{f"{which}ticks": names.index, f"{which}ticklabels": [short(name) for name in names],
                  f"{which}lim": (-0.5, len(names) - 0.5)})
 
@@ -101,8 +101,8 @@ def _place(panel: Axes, which: Literal["x", "y"], values: pd.Series) -> None:
 def _line(panel: Axes, trials: pd.DataFrame, axis: str, column: str, name: str, look: tuple[str, str, str]) -> None:
     """Every trial as a dot, and the means as a line (unjoined for categories)."""
     color, marker, dash = look
-    x = _positions(trials[axis])
-    mean = trials[column].groupby(x).mean().dropna()
+    x = positions_of(trials[axis])
+    mean = trials[column].groupby(x, observed=True).mean().dropna()
     panel.plot(x, trials[column], linestyle="none", marker=marker, color=color, alpha=0.35, markersize=2.5,
                markeredgewidth=0)
     panel.plot(mean.index, mean, linestyle=dash if is_numeric(trials[axis]) else "none", marker=marker, color=color,
@@ -111,7 +111,7 @@ def _line(panel: Axes, trials: pd.DataFrame, axis: str, column: str, name: str, 
 
 def _cross_out(panel: Axes, trials: pd.DataFrame, axis: str) -> None:
     """A cross at the foot wherever a trial diverged."""
-    x = _positions(trials[axis])[trials["status"] == "diverged"].unique()
+    x = positions_of(trials[axis])[trials["status"] == "diverged"].unique()
     if not len(x):
         return
     panel.plot(x, np.full(len(x), 0.03), transform=panel.get_xaxis_transform(), linestyle="none", marker="x",
@@ -124,14 +124,14 @@ def _finish(panel: Axes, values: pd.Series, axis: str, name: str) -> None:
         make_log(panel, "y")
     panel.set_ylabel(label(name))
     panel.set_xlabel("" if axis == "study" else label(axis))
-    _place(panel, "x", values)
+    place(panel, "x", values)
     if is_numeric(values) and values.nunique() <= 12:
         ticks = np.sort(values.unique())
-        panel.set_xticks(ticks, _thinned(panel, ticks))
+        panel.set_xticks(ticks, thinned(panel, ticks))
         panel.xaxis.set_minor_locator(NullLocator())
 
 
-def _thinned(panel: Axes, ticks: np.ndarray) -> list[str]:
+def thinned(panel: Axes, ticks: np.ndarray) -> list[str]:
     """Labels of ``ticks``, those blanked that would touch the one before."""
     characters = 14 * panel.bbox.width / panel.figure.dpi  # that fit side by side
     at = panel.transAxes.inverted().transform(panel.transData.transform(np.column_stack([ticks, ticks])))[:, 0]
@@ -155,7 +155,7 @@ def _maps(tables: Tables, layers: Sequence[str] | None, x: str, y: str, others: 
     if trials["diverged"].any() or not layers:
         panes["diverged"] = "fraction diverged"
     grid = 2 * len(trials[[x, y]].drop_duplicates()) >= trials[x].nunique() * trials[y].nunique()
-    note = f"{_counts(trials)} {'Means over all trials of a cell' if grid else 'A point a trial'}"
+    note = f"{counts(trials)} {'Means over all trials of a cell' if grid else 'A point a trial'}"
     if others:
         note += f"; not shown: {', '.join(label(axis, unit=False) for axis in others)}"
     note += f". {'Hatched' if grid else 'Crosses'}: no trial finished." if trials[quantity].isna().any() else "."
@@ -176,7 +176,7 @@ def _maps(tables: Tables, layers: Sequence[str] | None, x: str, y: str, others: 
 
 def _map(panel: Axes, trials: pd.DataFrame, x: str, y: str, column: str, **colors: Any) -> ScalarMappable:
     """The means of ``column``, a cell for each pair of values; hatched where no trial has any."""
-    table = trials.groupby([y, x], dropna=False)[column].mean().unstack(x)
+    table = trials.groupby([y, x], dropna=False, observed=True)[column].mean().unstack(x)
     drawn = panel.pcolormesh(table.to_numpy(float), edgecolors="white", linewidth=0.4, **colors)
     panel.patch.set(hatch="////", edgecolor="#bbbbbb")
     panel.spines[:].set_visible(True)
@@ -191,12 +191,12 @@ def _map(panel: Axes, trials: pd.DataFrame, x: str, y: str, column: str, **color
 def _scatter(panel: Axes, trials: pd.DataFrame, x: str, y: str, column: str, **colors: Any) -> ScalarMappable:
     """Every trial as a point, a cross where it has no value: for designs that fill a space without a grid."""
     known = trials[column].notna()
-    at_x, at_y = _positions(trials[x]), _positions(trials[y])
+    at_x, at_y = positions_of(trials[x]), positions_of(trials[y])
     drawn = panel.scatter(at_x[known], at_y[known], c=trials.loc[known, column], s=10, edgecolors=GREY, linewidths=0.3,
                           **colors)
     panel.scatter(at_x[~known], at_y[~known], marker="x", color=GREY, s=8, linewidths=0.7)
-    _place(panel, "x", trials[x])
-    _place(panel, "y", trials[y])
+    place(panel, "x", trials[x])
+    place(panel, "y", trials[y])
     return drawn
 
 
@@ -218,7 +218,7 @@ def _write_numbers(panel: Axes, table: pd.DataFrame, drawn: ScalarMappable) -> N
                        color="black" if light else "white")
 
 
-def _counts(trials: pd.DataFrame) -> str:
+def counts(trials: pd.DataFrame) -> str:
     """``60 trials: 54 finished, 6 diverged.``"""
     finished = trials["status"].isin(FINISHED).sum()
     rest = [f"{count} {status}" for status in ("diverged", "failed") if (count := (trials["status"] == status).sum())]

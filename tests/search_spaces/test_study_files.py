@@ -103,8 +103,13 @@ def test_trials_side_by_side(pack: str | int, lanes: int, make: Make, tmp_path: 
 
 
 def test_analysis_is_kept_as_it_is(make: Make) -> None:
-    analysis = [{"law": "power", "where": "layer == 'fc1'"}, {"boundary": "phase", "in": ["batch_size", "lr"]}]
-    assert make(analysis=analysis).analysis == analysis
+    analysis = [{"claim": "It falls.", "law": "power", "y": "stable_rank", "x": "batch_size", "where": {"layer": "fc1"},
+                 "expect": {"exponent": {"below": 0}}},
+                {"claim": "There is an edge.", "boundary": "diverged", "in": ["batch_size", "lr"],
+                 "expect": {"slope": {"above": 0.9, "below": 1.1}}}]
+    study = make(analysis=analysis)
+    assert study.analysis == analysis
+    assert [claim.claim for claim in study.claims] == ["It falls.", "There is an edge."]
 
 
 def test_columns_cover_every_trial_of_a_study_of_components(make: Make) -> None:

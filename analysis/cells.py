@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis.figures.style import short
-from analysis.load import Tables
+from analysis.tables import Tables
 from trials.errors import UserError, did_you_mean
 
 STATUSES = ("completed", "stopped", "diverged", "failed")
@@ -81,9 +81,9 @@ def summary(tables: Tables, layers: Sequence[str] | None = None) -> pd.DataFrame
     by = [trials[key] for key in cell_axes(tables) or ["study"]]
     status = trials["status"]
     counts = pd.DataFrame({name: status == name for name in STATUSES}).assign(n=status.isin(FINISHED))
-    cells = counts.groupby(by, dropna=False).sum()
+    cells = counts.groupby(by, dropna=False, observed=True).sum()
     values = trials[[*TRAINING, *(f"{layer}.{metric}" for layer in chosen for metric in SPECTRAL)]]
-    grouped = values.groupby(by, dropna=False)
+    grouped = values.groupby(by, dropna=False, observed=True)
     mean, spread, number = grouped.mean(), grouped.std(), grouped.count()
     for name in values:
         if name in TRAINING and values[name].isna().all():

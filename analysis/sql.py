@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.load import Tables, load
+from analysis.tables import Tables, load
 from trials.errors import UserError, did_you_mean
 from trials.records import TABLES
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,19 +22,25 @@ from trials.records import TABLES, schemas
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Tables:
-    """The four tables of one study, with the trials that had finished when ``load`` was called.
+class Frames(ABC):
+    """``trials``, ``steps``, ``layers`` and ``spectra`` as DataFrames, read at first use and kept."""
 
-    ``trials``, ``steps``, ``layers`` and ``spectra`` are DataFrames, read at first use and kept; ``table`` reads a
-    choice of columns and rows. A run commits the trials part last, so rows of the other tables count only where their
-    trial is among ``ids``: those of a commit under way or torn, and those of later trials, are left out.
-    """
+    place: str  # where they are, for messages
 
-    place: str
-    filesystem: pafs.FileSystem = field(repr=False)
-    root: str = field(repr=False)
-    ids: pa.Array = field(repr=False)
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What to call them."""
+
+    @property
+    @abstractmethod
+    def axes(self) -> list[str]:
+        """The swept axes; ``seed`` is one of them where it is replicated."""
+
+    @abstractmethod
+    def table(self, name: str, columns: Sequence[str] | None = None,
+              filter: pc.Expression | None = None) -> pd.DataFrame:
+        """Some columns (all by default) and rows of one table."""
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -55,6 +62,20 @@ class Tables:
         """A row a trial, step and layer: ``eigenvalues`` as an array, descending."""
         return self.table("spectra")
 
+
+@dataclass(frozen=True)
+class Tables(Frames):
+    """The four tables of one study, with the trials that had finished when ``load`` was called.
+
+    ``table`` reads a choice of columns and rows. A run commits the trials part last, so rows of the other tables count
+    only where their trial is among ``ids``: those of a commit under way or torn, and of later trials, are left out.
+    """
+
+    place: str
+    filesystem: pafs.FileSystem = field(repr=False)
+    root: str = field(repr=False)
+    ids: pa.Array = field(repr=False)
+
     @cached_property
     def name(self) -> str:
         """The study's name: that of its folder."""
@@ -69,7 +90,8 @@ class Tables:
 
     def table(self, name: str, columns: Sequence[str] | None = None,
               filter: pc.Expression | None = None) -> pd.DataFrame:
-        """Some columns (all by default) and rows of one table; only they are read from the files.
+        """Some columns (all by default) and rows of one table; only they are read from the files. Swept axes that are
+        text come as categories, in alphabetical order.
 
         ``filter`` is an Arrow expression, as in ``pyarrow.compute.field("layer") == "fc1"``. Raises UserError for an
         unknown table or column, a filter that does not fit the types, and a damaged part.
@@ -90,6 +112,9 @@ class Tables:
             return scanner.to_table()
 
         frame: pd.DataFrame = self.settled(read, name).to_pandas()
+        for axis in self.axes:
+            if axis in frame and pd.api.types.is_string_dtype(frame[axis]):
+                frame[axis] = frame[axis].astype("category")
         return frame
 
     def rows(self, name: str) -> ds.Dataset:

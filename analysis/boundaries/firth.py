@@ -1,0 +1,241 @@
+"""Logistic regression with Firth's penalty: finite where a line separates the outcomes and plain likelihood diverges.
+
+l*(b) = l(b) + 1/2 ln |X' W X|, W = trials p (1 - p): likelihood times Jeffreys' prior (Firth, "Bias reduction of
+maximum likelihood estimates", Biometrika 1993). Intervals and tests are those of its profile: 2 (max l* - max l* with
+the parameter held) against chi-square (Heinze & Schemper, "A solution to the problem of separation in logistic
+regression", Statistics in Medicine 2002); a held fit keeps the penalty of the whole model.
+
+Two things are added. Where a transition falls between the points of a grid, the penalty prefers lines in the middle,
+though others explain the outcomes as well: a value is likely here if either l* or l finds it likely. Where rows share
+chance, the ratio is divided by how much that inflates the parameter's variance (Chandler & Bate, "Inference for
+clustered data using the independence loglikelihood", Biometrika 2007), never by less than 1, and held against
+F(1, clusters - 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import f as f_distribution
+
+from analysis.estimates import LEVEL
+
+Array = npt.NDArray[np.float64]
+Planes = Callable[[Array], tuple[Array, Array]]  # angles (B,) -> normals (B, C), points on the planes (B, C)
+STEPS, HALVINGS, TOLERANCE = 100, 30, 1e-8  # of Newton's method; it stops where a step promises no more in l*
+DRAWS, PROPOSALS = 1000, 1000
+QUARTER = np.pi / 2
+STEEPEST = 10.0  # times the fitted coefficient: what is not refuted here is not refuted at all
+
+
+@dataclass(frozen=True)
+class Firth:
+    """A maximum of l*: ``coefficients`` (C,), ``log_likelihood`` l*, and two estimates of their covariance (C, C).
+
+    ``covariance`` is the inverse of the Fisher information, ``clustered`` the sandwich over ``clusters`` groups of rows
+    that share chance. ``plain`` is the maximum of l, or what it rises to.
+    """
+
+    design: Array = field(repr=False)
+    ones: Array = field(repr=False)
+    trials: Array = field(repr=False)
+    coefficients: Array
+    covariance: Array
+    clustered: Array
+    clusters: int
+    log_likelihood: float
+    plain: float
+    converged: bool
+
+    def ratio(self, numerator: int, denominator: int, level: float = LEVEL) -> tuple[float, float, float]:
+        """r = -b_numerator / b_denominator with the ends of its profile interval.
+
+        Both ends are infinite where the denominator may be 0: the set of likely r then goes through infinity.
+        """
+        above, below = np.eye(len(self.coefficients))[[numerator, denominator]]
+        value = -self.coefficients[numerator] / self.coefficients[denominator]
+
+        def planes(angles: Array) -> tuple[Array, Array]:  # of r = tan(angle)
+            normals = np.cos(angles)[:, None] * above + np.sin(angles)[:, None] * below
+            return normals, self._nearest(normals)
+
+        rate = (1.0 + value**2) * abs(self.coefficients[denominator])
+        ends = self._ends(planes, np.arctan(value), (-QUARTER, QUARTER), above + value * below, rate, level)
+        low, high = (-np.inf, np.inf) if QUARTER in np.abs(ends) else np.tan(ends)
+        return float(value), float(low), float(high)
+
+    def size(self, column: int, level: float = LEVEL) -> tuple[float, float, float]:
+        """abs(b_column) with the ends of its profile interval: from 0 where its sign is open, to infinity where the
+        outcomes are (nearly) separated."""
+        unit, value = np.eye(len(self.coefficients))[column], abs(float(self.coefficients[column]))
+
+        def planes(angles: Array) -> tuple[Array, Array]:  # of b_column = tan(angle) times the fitted one
+            return np.tile(unit, (len(angles), 1)), np.tan(angles)[:, None] * self.coefficients
+
+        top = float(np.arctan(STEEPEST))
+        low, high = self._ends(planes, QUARTER / 2, (0.0, top), unit, 2.0 * value, level)
+        return value, value * float(np.tan(low)), value * float(np.tan(high)) if high < top else np.inf
+
+    def likelihood_ratio(self, numerator: int, denominator: int, value: float) -> float:
+        """Twice what is lost where -b_numerator / b_denominator is ``value``, over the inflation by clusters."""
+        above, below = np.eye(len(self.coefficients))[[numerator, denominator]]
+        plane = (above + value * below)[None]
+        fitted = -self.coefficients[numerator] / self.coefficients[denominator]
+        return 2.0 * float(self._loss(plane, self._nearest(plane))[0]) / self._inflation(above + fitted * below)
+
+    def test(self, numerator: int, denominator: int, value: float) -> float:
+        """p-value of -b_numerator / b_denominator = ``value``."""
+        ratio = self.likelihood_ratio(numerator, denominator, value)
+        return float(f_distribution.sf(ratio, 1, self.clusters - 1))
+
+    def draws(self, denominator: int, rng: np.random.Generator) -> Array:
+        """Coefficients (DRAWS, C) whose ratios to that of ``denominator`` are as likely as the profile says, with the
+        most likely size for each: drawn from a t with 4 degrees of freedom and resampled by weight."""
+        others = np.arange(len(self.coefficients)) != denominator
+        size = self.coefficients[denominator]
+        ratios = self.coefficients / size
+        gradient = (np.eye(len(ratios)) - np.outer(ratios, np.eye(len(ratios))[denominator]))[others] / size
+        inflation = max(self._inflation(each * size) for each in gradient)
+        root = np.linalg.cholesky(2.0 * inflation * gradient @ self.covariance @ gradient.T)
+        t = rng.normal(size=(PROPOSALS, len(root))) / np.sqrt(rng.chisquare(4, (PROPOSALS, 1)) / 4)
+        lines = np.tile(ratios, (PROPOSALS, 1))
+        lines[:, others] += t @ root.T
+        loss, found = self._losses(size * lines, lines[:, :, None])
+        weight = 0.5 * (4 + len(root)) * np.log1p((t**2).sum(axis=1) / 4) - loss / inflation
+        weight = np.exp(weight - weight.max())
+        return np.asarray(found[rng.choice(PROPOSALS, DRAWS, p=weight / weight.sum())])
+
+    def _inflation(self, gradient: Array) -> float:
+        """How much clusters inflate the variance of the parameter with this gradient (C,) in the coefficients."""
+        return max(1.0, float(gradient @ self.clustered @ gradient / (gradient @ self.covariance @ gradient)))
+
+    def _nearest(self, normals: Array) -> Array:
+        """The points (B, C) of planes through 0 that are nearest to the maximum."""
+        share = normals @ self.coefficients / (normals**2).sum(axis=1)
+        return np.asarray(self.coefficients - share[:, None] * normals)
+
+    def _loss(self, normals: Array, points: Array) -> Array:
+        """What is lost (B,) on the planes with these normals (B, C) through these points (B, C)."""
+        return self._losses(points, np.linalg.svd(normals[:, None, :])[2][:, 1:].transpose(0, 2, 1))[0]
+
+    def _losses(self, start: Array, basis: Array) -> tuple[Array, Array]:
+        """What l* or l, whichever loses less, loses (B,) from its maximum to that in start (B, C) + basis (B, C, F);
+        and where l* has the latter, (B, C)."""
+        half = len(start)
+        found, value, _ = _maximize(self.design, self.ones, self.trials, np.tile(start, (2, 1)),
+                                    np.tile(basis, (2, 1, 1)), np.repeat([1.0, 0.0], half))
+        lost = np.minimum(self.log_likelihood - value[:half], self.plain - value[half:])
+        return np.maximum(lost, 0.0), found[:half]
+
+    def _ends(self, planes: Planes, middle: float, bounds: tuple[float, float], gradient: Array, rate: float,
+              level: float) -> Array:
+        """The angles on either side of ``middle`` where the profile leaves the interval, or the bounds: (2,).
+
+        The parameter with this ``gradient`` (C,) changes by ``rate`` an angle at the middle.
+        """
+        limit = np.sqrt(f_distribution.ppf(level, 1, self.clusters - 1) * self._inflation(gradient))
+        reach = limit * np.sqrt(gradient @ self.covariance @ gradient) / rate * np.array([-1.0, 1.0])
+
+        def beyond(angles: Array) -> Array:  # the root, because it is nearly straight on either side
+            return np.asarray(np.sqrt(2.0 * self._loss(*planes(angles))) - limit)
+
+        near, inside = np.full(2, middle), np.full(2, -limit)
+        far = np.clip(middle + reach, *bounds)
+        outside = beyond(far)
+        while (going := (outside < 0) & (far != bounds)).any():
+            near, inside = np.where(going, far, near), np.where(going, outside, inside)
+            far, reach = np.clip(np.where(going, far + reach, far), *bounds), 2.0 * reach
+            outside = np.where(going, beyond(far), outside)
+        closed = outside >= 0
+        for _ in range(5):  # regula falsi, the Illinois way: an end that stays counts half
+            middles = np.where(closed, near + inside / np.where(closed, inside - outside, 1.0) * (far - near), far)
+            found = beyond(middles)
+            here = found < 0
+            near, inside = np.where(here, middles, near), np.where(here, found, inside / 2)
+            far, outside = np.where(here, far, middles), np.where(here, outside / 2, found)
+        return np.where(closed, np.where(here, near, far), bounds)
+
+
+def firth(design: Array, ones: Array, trials: Array | None = None, clusters: npt.ArrayLike | None = None) -> Firth:
+    """Fit the design (n, C) of full column rank to ``ones`` (n,) of ``trials`` (n,), 1 by default, in each row.
+
+    ``clusters`` (n,) names what rows share chance; each is its own by default.
+    """
+    trials = np.ones(len(design)) if trials is None else trials
+    columns = design.shape[1]
+    anywhere = np.tile(np.eye(columns), (2, 1, 1))
+    found, value, converged = _maximize(design, ones, trials, np.zeros((2, columns)), anywhere, np.array([1.0, 0.0]))
+    _, p, information = _state(design, ones, trials, found[:1], np.ones(1))
+    covariance = np.linalg.inv(information[0])
+    names, place = np.unique(np.arange(len(design)) if clusters is None else np.asarray(clusters), return_inverse=True)
+    scores = np.zeros((len(names), columns))
+    np.add.at(scores, place, (ones - trials * p[0])[:, None] * design)
+    count = len(names)
+    clustered = covariance @ (scores.T @ scores) @ covariance * (count / max(1, count - 1))
+    return Firth(design, ones, trials, found[0], covariance, clustered, count, float(value[0]), float(value[1]),
+                 bool(converged[0]))
+
+
+def _state(design: Array, ones: Array, trials: Array, coefficients: Array, penalty: Array
+           ) -> tuple[Array, Array, Array]:
+    """l + penalty (l* - l) (B,), p (B, n) and the Fisher information (B, C, C) at each row of coefficients (B, C)."""
+    eta = coefficients @ design.T
+    small = np.exp(-np.abs(eta))
+    value = eta @ ones - (np.maximum(eta, 0.0) + np.log1p(small)) @ trials
+    information = _gram(design, trials * small / (1.0 + small) ** 2)
+    with np.errstate(divide="ignore"):
+        sign, logarithm = np.linalg.slogdet(information)
+    value += np.where(penalty == 0.0, 0.0, 0.5 * np.where(sign > 0, logarithm, -np.inf))
+    return value, np.where(eta >= 0, 1.0, small) / (1.0 + small), information
+
+
+def _gram(design: Array, weights: Array) -> Array:
+    """X' diag(weights) X for each row of weights (B, n): (B, C, C), kept from being singular."""
+    columns = design.shape[1]
+    outer = design[:, :, None] * design[:, None, :]
+    gram = (weights @ outer.reshape(len(design), -1)).reshape(-1, columns, columns)
+    least = 1e-13 * np.trace(gram, axis1=1, axis2=2) + 1e-200
+    return np.asarray(gram + least[:, None, None] * np.eye(columns))
+
+
+def _maximize(design: Array, ones: Array, trials: Array, start: Array, basis: Array, penalty: Array
+              ) -> tuple[Array, Array, Array]:
+    """Newton's method with step halving from each start (B, C) along its basis (B, C, F), all at once.
+
+    Returns coefficients (B, C), the value (B,) of l* where the penalty (B,) is 1 and of l where it is 0, and whether
+    each has converged. The matrix is that of a likelihood whose trials count (1 + leverage) times: its score is that of
+    l*, and under separation it needs half the steps that the Fisher information does.
+    """
+    coefficients = start.copy()
+    value, p, information = _state(design, ones, trials, coefficients, penalty)
+    active = np.arange(len(start))
+    converged = np.isfinite(value)
+    for _ in range(STEPS):
+        weights = trials * p[active] * (1.0 - p[active])
+        leverage = weights * np.einsum("nc,bcn->bn", design, np.linalg.inv(information[active]) @ design.T)
+        leverage *= penalty[active, None]
+        score = (ones - trials * p[active] + leverage * (0.5 - p[active])) @ design
+        across = basis[active].transpose(0, 2, 1)
+        along = across @ score[:, :, None]
+        step = np.linalg.solve(across @ _gram(design, weights * (1.0 + leverage / trials)) @ basis[active], along)
+        move = (basis[active] @ step)[:, :, 0]
+        open_ = 0.5 * (step * along).sum(axis=(1, 2)) > TOLERANCE
+        active, move = active[open_], move[open_]
+        waiting = np.arange(len(active))
+        for halving in range(HALVINGS):
+            if not len(waiting):
+                break
+            rows = active[waiting]
+            tried = coefficients[rows] + 0.5**halving * move[waiting]
+            new = _state(design, ones, trials, tried, penalty[rows])
+            better = new[0] > value[rows]
+            coefficients[rows[better]], waiting = tried[better], waiting[~better]
+            value[rows[better]], p[rows[better]], information[rows[better]] = (item[better] for item in new)
+        active = np.delete(active, waiting)  # rounding keeps these from what was promised
+        if not len(active):
+            break
+    converged[active] = False
+    return coefficients, value, converged

@@ -1,0 +1,84 @@
+"""A claim about where over two axes an outcome changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from analysis.claims.base import CLAIMS, Claim, Verdict, column, columns, number, setting
+from analysis.estimates import Answer
+from analysis.observe import observations
+from trials.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.tables import Frames
+
+
+def _pair(value: Any, place: str, known: Collection[str]) -> tuple[Any, ...]:
+    if not isinstance(value, list) or len(value) != 2 or value[0] == value[1]:
+        raise UserError(f"{place}: expected two different values, got {value!r}")
+    return tuple(value)
+
+
+@CLAIMS.register("boundary")
+@dataclass(frozen=True, kw_only=True)
+class BoundaryClaim(Claim):
+    """The outcome changes across a curve in the plane of the two axes ``in``, the second as a function of the first.
+
+    The outcome is the column ``boundary`` itself (0 or 1), or whether it is ``above`` a number, or which of two values
+    it has (``between``; rows with others are left out). Trials that were stopped early, before the outcome showed, are
+    censored.
+    """
+
+    gives: ClassVar[tuple[str, ...]] = ("slope", "location", "width", "curvature")
+    boundary: str = setting(column)
+    in_: tuple[str, ...] = setting(columns)
+    above: float | None = setting(number, default=None)
+    between: tuple[Any, ...] = setting(_pair, default=())
+
+    def check(self, place: str) -> None:
+        super().check(place)
+        if len(set(self.in_)) != 2:
+            raise UserError(f"{place}.in: expected two different columns, got {', '.join(self.in_)}")
+        if self.above is not None and self.between:
+            raise UserError(f"{place}: expected above or between, not both")
+        if self.above is None and not self.between and self.boundary != "diverged":
+            raise UserError(f"{place}: says of no value of {self.boundary} on which side it is; give above or between")
+
+    def verdict(self, tables: Frames) -> Verdict:
+        from analysis.boundaries.surface import fit_boundary
+
+        rows = self._outcomes(observations(tables, {self.boundary, *self.in_}, self.at, self.where))
+        x, y = self.in_
+        curved = True if "curvature" in self.expect else None
+        fit = fit_boundary(rows, "outcome", x, y, cluster="configuration", censored="censored", curved=curved)
+        about = f"{self._name} over {x} and {y} {self.at}"
+        if fit.kind == "none":
+            return self.decided(about, fit.estimates, fit.n, fit.method, fit, [f"no boundary here: {fit.because}"],
+                                ["undecided"])
+        answers: list[Answer] = ["undecided"] if fit.kind == "crossover" else []
+        return self.decided(about, fit.estimates, fit.n, fit.method, fit, [f"{fit.kind}: {fit.because}"], answers)
+
+    @property
+    def _name(self) -> str:
+        if self.between:
+            return f"{self.boundary} {self.between[0]} or {self.between[1]}"
+        return self.boundary if self.above is None else f"{self.boundary} above {self.above:g}"
+
+    def _outcomes(self, rows: pd.DataFrame) -> pd.DataFrame:
+        values = rows[self.boundary]
+        if self.between:
+            rows = rows[values.isin(list(self.between))]
+            outcome = (rows[self.boundary] == self.between[1]).astype(int)
+        elif self.above is not None:
+            rows = rows[np.isfinite(values.astype(float))]
+            outcome = (rows[self.boundary].astype(float) > self.above).astype(int)
+        else:
+            outcome = values.astype(int)
+        early = (rows["status"] == "stopped") & (outcome == 0)
+        return rows.assign(outcome=outcome, censored=early)

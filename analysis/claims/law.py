@@ -1,0 +1,86 @@
+"""A claim that a number follows a law over one or two axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from analysis.claims.base import CLAIMS, Claim, Verdict, column, columns, setting
+from analysis.estimates import Answer
+from analysis.laws import forms
+from analysis.observe import observations
+from trials.errors import UserError
+
+if TYPE_CHECKING:
+    from analysis.laws.law import LawFit
+    from analysis.tables import Frames
+
+EVIDENCE = 20.0  # times likelier than its rivals a law must be to be preferred
+
+
+def a_law(value: Any, place: str, known: Collection[str]) -> str:
+    """The name of a law."""
+    try:
+        return forms.law(str(value)).name
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+
+
+def laws(value: Any, place: str, known: Collection[str]) -> tuple[str, ...]:
+    """A list of laws."""
+    if not isinstance(value, list):
+        raise UserError(f"{place}: expected a list of laws, got {value!r}")
+    return tuple(a_law(name, place, known) for name in value)
+
+
+def preferred(fit: LawFit, rivals: Sequence[LawFit]) -> tuple[list[Answer], list[str]]:
+    """Whether ``fit`` is EVIDENCE times likelier than the best of its ``rivals`` by AICc (fails if that is so much
+    likelier than it), and how much, in words."""
+    from analysis.laws.compare import compare
+
+    if not rivals:
+        return [], []
+    table = compare([fit, *rivals]).set_index("law")["aicc"]
+    rival = table.drop(fit.law.name).idxmin()
+    ratio = math.exp(min((table[rival] - table[fit.law.name]) / 2, 700.0))
+    better = f"{ratio:.3g} times likelier" if ratio >= 1 else f"{1 / max(ratio, 1e-300):.3g} times less likely"
+    answer: Answer = "holds" if ratio >= EVIDENCE else "fails" if ratio <= 1 / EVIDENCE else "undecided"
+    return [answer], [f"{fit.law.name} is {better} than {rival}"]
+
+
+@CLAIMS.register("law")
+@dataclass(frozen=True, kw_only=True)
+class LawClaim(Claim):
+    """``y`` follows ``law`` over ``x``, with the numbers expected, and ``against`` other laws it is preferred.
+
+    Trials of one configuration share what the law does not say about it: they are one cluster.
+    """
+
+    law: str = setting(a_law)
+    y: str = setting(column)
+    x: tuple[str, ...] = setting(columns)
+    against: tuple[str, ...] = setting(laws, default=())
+
+    def numbers(self) -> tuple[str, ...]:
+        return forms.law(self.law).parameters
+
+    def check(self, place: str) -> None:
+        law = forms.law(self.law)
+        if len(self.x) != law.inputs:
+            raise UserError(f"{place}.x: expected {law.inputs} column(s) for the law {law.name}, got {len(self.x)}")
+        if self.expect or not self.against:
+            super().check(place)
+
+    def verdict(self, tables: Frames) -> Verdict:
+        from analysis.laws.fit import fit_law
+
+        rows = observations(tables, {self.y, *self.x}, self.at, self.where)
+        cells = rows["configuration"].nunique()
+        cluster = "configuration" if cells < len(rows) else None
+        fit = fit_law(rows, self.law, self.x, self.y, cluster=cluster)
+        rivals = [fit_law(rows, name, self.x, self.y, cluster=cluster) for name in self.against]
+        answers, notes = preferred(fit, rivals)
+        about = f"{self.y} {self.at} = {fit.law.formula.partition('= ')[2] or fit.law.formula}, x = {', '.join(self.x)}"
+        return self.decided(about, fit.estimates, fit.n, fit.method, fit, notes, answers, tuple(rivals))

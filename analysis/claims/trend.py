@@ -1,0 +1,29 @@
+"""A claim that a number rises, or falls, with an axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from analysis.claims.base import CLAIMS, Claim, Verdict, column, setting
+from analysis.observe import observations
+
+if TYPE_CHECKING:
+    from analysis.tables import Frames
+
+
+@CLAIMS.register("trend")
+@dataclass(frozen=True, kw_only=True)
+class TrendClaim(Claim):
+    """The column ``trend`` rises or falls with ``over``, by any law: its rank correlation is above or below 0."""
+
+    gives: ClassVar[tuple[str, ...]] = ("rank_correlation",)
+    trend: str = setting(column)
+    over: str = setting(column)
+
+    def verdict(self, tables: Frames) -> Verdict:
+        from analysis.laws.trend import trend
+
+        rows = observations(tables, {self.trend, self.over}, self.at, self.where)
+        fit = trend(rows, self.over, self.trend)
+        return self.decided(f"{self.trend} {self.at} over {self.over}", fit.estimates, len(rows), fit.method, fit)

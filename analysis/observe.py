@@ -1,0 +1,95 @@
+"""One frame to fit from: a row a trial, or a trial and layer, with its configuration and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from analysis.claims.moment import Moment
+from trials.errors import UserError, did_you_mean
+from trials.records import COLUMNS, FINAL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.tables import Frames
+
+FINISHED = ("completed", "stopped")
+# What follows from other columns.
+DERIVED = ("diverged", "phase", "accuracy_gap", "loss_gap", "lr_per_batch", "configuration")
+_LAYER = frozenset(column.name for column in COLUMNS["layers"]) - {"trial_id", "step", "reason"}
+_STEP = frozenset(column.name for column in COLUMNS["steps"]) - {"trial_id"}
+
+
+def known_columns(config: Iterable[str]) -> set[str]:
+    """Every column that ``observations`` can give for a study with these config columns."""
+    return {*config, *_LAYER, *_STEP, *DERIVED, *(column.name for column in COLUMNS["trials"])}
+
+
+def observations(tables: Frames, columns: Collection[str], at: Moment = Moment(),
+                 where: Mapping[str, Sequence[Any]] | None = None) -> pd.DataFrame:
+    """The ``columns`` (and trial_id, configuration, status) of every trial with a result, at one moment of training.
+
+    A row a trial; a row a trial and layer where a column of the table ``layers``, or ``phase``, is asked for.
+    ``where`` keeps rows whose columns have one of some values. Derived columns: ``diverged`` (0 or 1), ``phase``
+    (see phases.py), ``accuracy_gap`` (training minus test), ``loss_gap`` (test minus training), ``lr_per_batch``
+    (lr / batch_size) and ``configuration`` (a number for each setting of the axes, seeds apart).
+
+    Numbers measured after a divergence are no results: such trials are left out unless ``diverged`` is asked for.
+    Raises UserError where nothing is left, or was measured then.
+    """
+    where = where or {}
+    wanted = {*columns, *where}
+    trials = tables.trials[tables.trials["status"].isin(FINAL)]
+    cells = [axis for axis in tables.axes if axis != "seed"]
+    settings = trials.groupby(cells, dropna=False, sort=False, observed=True).ngroup() if cells else 0
+    trials = trials.assign(diverged=(trials["status"] == "diverged").astype(int), configuration=settings)
+    if "diverged" not in wanted:
+        trials = trials[trials["status"].isin(FINISHED)]
+    measured = wanted & (_LAYER | {"phase"})
+    if not at.is_end or (wanted & _STEP) - set(trials.columns):
+        steps = tables.table("steps").drop(columns=tables.axes)
+        steps = (steps.sort_values("step").drop_duplicates("trial_id", keep="last") if at.is_end else at.pick(steps))
+        trials = trials.drop(columns=[name for name in steps if name in trials and name != "trial_id"])
+        trials = trials.merge(steps, on="trial_id")
+    if measured:
+        trials = trials.merge(_layers(tables, measured, trials, at), on="trial_id", suffixes=("", "_of_layer"))
+    rows = _derived(trials)
+    if rows.empty:
+        raise UserError(f"{tables.place}: no results {at}")
+    for name, values in where.items():
+        found = list(rows[name].unique())
+        rows = rows[rows[name].isin(list(values))]
+        if rows.empty:
+            raise UserError(f"{tables.place}: no results {at} where {name} is {' or '.join(map(str, values))}; "
+                            f"{did_you_mean(values[0], map(str, found))}")
+    kept = dict.fromkeys(["trial_id", "configuration", "status", *sorted(wanted)])
+    return rows[list(kept)].reset_index(drop=True)
+
+
+def _layers(tables: Frames, wanted: set[str], trials: pd.DataFrame, at: Moment) -> pd.DataFrame:
+    """The rows of the table ``layers`` at the moment, with what ``wanted`` takes."""
+    import pyarrow.compute as pc
+
+    from analysis.phases import NEEDED, label_phases
+
+    names = {"trial_id", "step", "layer", *(wanted - {"phase"}), *(NEEDED if "phase" in wanted else ())}
+    layers = tables.table("layers", sorted(names), pc.field("trial_id").isin(pa.array(trials["trial_id"], pa.string())))
+    if at.is_end:
+        layers = layers[layers["step"] == layers.groupby("trial_id")["step"].transform("max")]
+    else:
+        layers = layers.merge(trials[["trial_id", "step"]], on=["trial_id", "step"])
+    if layers.empty:
+        raise UserError(f"{tables.place}: no layers were measured {at}; set measure.weights to log and run again")
+    if "phase" in wanted:
+        layers = label_phases(layers)
+    return layers.drop(columns="step")
+
+
+def _derived(rows: pd.DataFrame) -> pd.DataFrame:
+    if {"lr", "batch_size"} <= set(rows):
+        rows = rows.assign(lr_per_batch=rows["lr"] / rows["batch_size"])
+    return rows.assign(accuracy_gap=rows["train_accuracy"] - rows["test_accuracy"],
+                       loss_gap=rows["test_loss"] - rows["train_loss"])

@@ -1,0 +1,61 @@
+"""What the results say about each claim of a study's analysis: block: the law or boundary fitted, its numbers with 95%
+intervals, and whether the claim holds, fails, or is undecided.
+
+Exit status: 0 whatever the verdicts are, 2 bad input."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from orchestrator.commands import common
+from trials.errors import UserError
+
+if TYPE_CHECKING:
+    from analysis.claims import Verdict
+
+EXAMPLE = "phasesweep fit batch_size_phases --json"
+
+COLORS = {"holds": "green", "fails": "red", "undecided": "yellow"}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """STUDY, overrides and --json."""
+    common.add_study(parser)
+    parser.add_argument("--json", action="store_true", help="print them as JSON")
+
+
+def main(args: argparse.Namespace, console: Console) -> int:
+    """Print the verdicts."""
+    from analysis.claims import judge  # here: what fits brings scipy
+    from analysis.tables import load
+
+    study, results = common.load(args)
+    if not study.claims:
+        raise UserError(f"{args.study}: has no analysis: block, so there is nothing to decide; add a claim such as "
+                        "{claim: accuracy rises with the batch size, law: power, y: test_accuracy, x: batch_size, "
+                        "expect: {exponent: {above: 0}}}")
+    verdicts = judge(study.claims, load(results))
+    if args.json:
+        print(json.dumps([verdict.as_json() for verdict in verdicts], indent=2, ensure_ascii=False))
+    else:
+        show(verdicts, console)
+    return 0
+
+
+def show(verdicts: Sequence[Verdict], console: Console) -> None:
+    """Each verdict: the answer and the claim, what decided, what was fitted to how many rows and how."""
+    for verdict in verdicts:
+        console.print(Text.assemble((f"{verdict.answer:<10}", f"bold {COLORS[verdict.answer]}"), verdict.claim))
+        lines = [verdict.because]
+        if verdict.fit is not None:
+            lines.append(f"{verdict.about}; n = {verdict.n:,}; {verdict.method}")
+        for line in lines:
+            console.print(Text(textwrap.fill(line, console.width - 10, initial_indent=" " * 10,
+                                             subsequent_indent=" " * 10)))

@@ -1,0 +1,152 @@
+"""Claims: parsed with care, judged by their intervals, on studies with planted laws."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic import Study
+
+from analysis.claims import judge, parse_claims
+from analysis.claims.base import CLAIMS
+from analysis.estimates import Estimate, Region
+from analysis.tables import load
+from trials.errors import UserError
+
+KNOWN = {"batch_size", "lr", "seed", "diverged", "test_loss", "stable_rank", "layer", "phase", "lr_per_batch"}
+POWER: dict[str, Any] = {"claim": "It grows.", "law": "power", "y": "test_loss", "x": "batch_size",
+                         "expect": {"exponent": {"above": 0}}}
+EDGE: dict[str, Any] = {"claim": "An edge.", "boundary": "diverged", "in": ["batch_size", "lr"],
+                        "expect": {"slope": {"above": 0.8, "below": 1.2}}}
+
+
+def without(item: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if name != key}
+
+
+@pytest.mark.parametrize(("item", "place", "message"), [
+    (without(POWER, "claim"), "analysis[0]", "has no key 'claim'"),
+    (without(POWER, "law"), "analysis[0]", "expected one of the keys boundary, collapse"),
+    (without(POWER, "expect"), "analysis[0]", "says nothing that could fail"),
+    ({**POWER, "claim": " "}, "analysis[0].claim", "expected a sentence"),
+    ({**POWER, "y": "tst_loss"}, "analysis[0].y", "did you mean 'test_loss'"),
+    ({**POWER, "y": ["test_loss"]}, "analysis[0].y", "no column called"),
+    ({**POWER, "x": ["batch_size", "lr"]}, "analysis[0].x", "expected 1 column(s) for the law power, got 2"),
+    ({**POWER, "law": "powr"}, "analysis[0].law", "did you mean 'power'"),
+    ({**POWER, "law": ["power"]}, "analysis[0].law", "no law called"),
+    ({**POWER, "against": "power"}, "analysis[0].against", "expected a list of laws"),
+    ({**POWER, "wher": {}}, "analysis[0].wher", "did you mean 'where'"),
+    ({**POWER, "where": "layer == 'fc1'"}, "analysis[0].where", "expected a mapping of columns to values"),
+    ({**POWER, "where": {"layr": "fc1"}}, "analysis[0].where.layr", "did you mean 'layer'"),
+    ({**POWER, "expect": {"slope": {"above": 0}}}, "analysis[0].expect.slope", "not a number of this fit"),
+    ({**POWER, "expect": {"exponent": 1}}, "analysis[0].expect.exponent", "expected {above: x}"),
+    ({**POWER, "expect": {"exponent": {"above": 1, "below": 0}}}, "analysis[0].expect.exponent", "expected {above: x}"),
+    ({**POWER, "expect": {"exponent": {"above": "0"}}}, "analysis[0].expect.exponent.above", "expected a number"),
+    ({**POWER, "expect": {"exponent": {"above": math.nan}}}, "analysis[0].expect.exponent.above", "expected a number"),
+    ({**POWER, "at": "start"}, "analysis[0].at", "expected end, {step: 1000} or {train_loss: 0.5}"),
+    ({**POWER, "at": {"step": 1.5}}, "analysis[0].at", "expected end"),
+    ({**POWER, "at": {"train_loss": -1}}, "analysis[0].at", "expected end"),
+    ({**EDGE, "in": ["lr", "lr"]}, "analysis[0].in", "two different columns"),
+    ({**EDGE, "boundary": "test_loss"}, "analysis[0]", "give above or between"),
+    ({**EDGE, "boundary": "phase", "between": ["a", "a"]}, "analysis[0].between", "two different values"),
+    ({**EDGE, "above": 1, "between": [0, 1]}, "analysis[0]", "above or between, not both"),
+])
+def test_bad_claims_are_refused_with_their_place(item: dict[str, Any], place: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_claims([item], KNOWN)
+    assert str(caught.value).startswith(f"{place}:") and message in str(caught.value)
+
+
+def test_every_kind_of_claim_has_an_example_here() -> None:
+    examples = [POWER, EDGE,
+                {"claim": "c", "trend": "test_loss", "over": "lr", "expect": {"rank_correlation": {"above": 0}}},
+                {"claim": "c", "optimum": "lr", "of": "test_loss", "over": "batch_size", "law": "power",
+                 "against": ["saturating"]},
+                {"claim": "c", "largest_stable": "lr", "over": "batch_size", "law": "power",
+                 "expect": {"exponent": {"above": 0}}},
+                {"claim": "c", "collapse": "test_loss", "over": "lr", "by": "batch_size",
+                 "expect": {"exponent": {"above": 0}}}]
+    found = parse_claims(examples, KNOWN)
+    assert {type(claim) for claim in found} == set(CLAIMS.classes.values())
+
+
+@pytest.mark.parametrize(("low", "high", "answer"), [
+    (0.1, 0.2, "holds"), (-0.2, -0.1, "fails"), (-0.1, 0.1, "undecided"), (0.0, 0.1, "holds"),
+    (math.nan, math.nan, "undecided"), (0.1, math.inf, "holds"), (-math.inf, math.inf, "undecided")])
+def test_a_region_judges_by_the_whole_interval(low: float, high: float, answer: str) -> None:
+    assert Region(low=0.0).judge(Estimate(0.0, low, high)) == answer
+
+
+def grown(study: Study, exponent: float = 0.5, noise: float = 0.02, seeds: int = 2) -> Any:
+    """A study whose test loss is 2 B^exponent, and whose trials with lr > 0.01 B diverge."""
+    rng = np.random.default_rng(0)
+    for batch_size in (1, 2, 4, 8, 16, 32, 64):
+        for seed in range(seeds):
+            study.add(f"{batch_size}-{seed}", {"batch_size": batch_size, "seed": seed},
+                      final={"test_loss": 2 * batch_size**exponent * np.exp(noise * rng.normal()), "train_loss": 0.1})
+    return load(study.root)
+
+
+@pytest.mark.parametrize(("expect", "answer"), [
+    ({"exponent": {"above": 0.3}}, "holds"), ({"exponent": {"above": 0.45, "below": 0.55}}, "holds"),
+    ({"exponent": {"above": 0.8}}, "fails"), ({"exponent": {"below": 0.5}}, "undecided"),
+    ({"exponent": {"above": 0.3}, "scale": {"above": 3}}, "fails")])
+def test_a_planted_power_law(study: Study, expect: dict[str, Any], answer: str) -> None:
+    [claim] = parse_claims([{**POWER, "expect": expect}], KNOWN)
+    [verdict] = judge([claim], grown(study))
+    assert verdict.answer == answer and verdict.n == 14
+    assert verdict.estimates["exponent"].covers(0.5)
+    assert json.loads(json.dumps(verdict.as_json()))["verdict"] == answer
+
+
+def test_a_law_against_others(study: Study) -> None:
+    tables = grown(study)
+    better, worse = parse_claims([{**without(POWER, "expect"), "against": ["constant", "log"]},
+                                  {**without(POWER, "expect"), "law": "constant", "against": ["power"]}], KNOWN)
+    holds, fails = judge([better, worse], tables)
+    assert (holds.answer, fails.answer) == ("holds", "fails")
+    assert "times likelier than" in holds.because and "times less likely than power" in fails.because
+    assert [fit.law.name for fit in holds.rivals] == ["constant", "log"]
+
+
+def test_a_trend(study: Study) -> None:
+    tables = grown(study, exponent=-0.2, noise=0.0)
+    item = {"claim": "c", "trend": "test_loss", "over": "batch_size", "expect": {"rank_correlation": {"below": 0}}}
+    [verdict] = judge(parse_claims([item], KNOWN), tables)
+    assert verdict.answer == "holds" and verdict.estimates["rank_correlation"].value == pytest.approx(-1.0)
+
+
+def test_what_cannot_be_fitted_is_undecided_with_the_reason(study: Study) -> None:
+    claims = parse_claims([{**POWER, "where": {"batch_size": 1}}, {**POWER, "where": {"batch_size": 3}},
+                           {**POWER, "y": "stable_rank", "where": {"layer": "fc9"}}], KNOWN)
+    few, none, layer = judge(claims, grown(study))
+    assert {verdict.answer for verdict in (few, none, layer)} == {"undecided"}
+    assert "not fitted" in few.because and "where batch_size is 3" in none.because and "fc1" in layer.because
+
+
+def edges(study: Study) -> Any:
+    rng = np.random.default_rng(1)
+    for batch_size in (1, 2, 4, 8, 16, 32):
+        for place, lr in enumerate(np.geomspace(0.001, 3.0, 14)):
+            for seed in range(2):
+                gone = lr > 0.02 * batch_size * np.exp(0.1 * rng.normal())
+                study.add(f"{batch_size}-{place}-{seed}", {"batch_size": batch_size, "lr": lr, "seed": seed},
+                          status="diverged" if gone else "completed",
+                          final={"test_loss": math.log(lr / (0.005 * batch_size)) ** 2 + 1.0})
+    return load(study.root)
+
+
+def test_a_planted_edge(make_study: Callable[..., Study]) -> None:
+    claims = parse_claims([
+        {**EDGE, "expect": {"slope": {"above": 0.7, "below": 1.4}}}, {**EDGE, "expect": {"slope": {"above": 1.5}}},
+        {"claim": "c", "largest_stable": "lr", "over": "batch_size", "law": "power",
+         "expect": {"exponent": {"above": 0.7, "below": 1.3}}},
+        {"claim": "c", "optimum": "lr", "of": "test_loss", "over": "batch_size", "law": "power",
+         "expect": {"exponent": {"above": 0.9, "below": 1.1}}}], KNOWN)
+    slope, steep, stable, best = judge(claims, edges(make_study(("batch_size", "lr", "seed"))))
+    assert [verdict.answer for verdict in (slope, steep, stable, best)] == ["holds", "fails", "holds", "holds"]
+    assert slope.estimates["slope"].covers(1.0) and stable.estimates["exponent"].covers(1.0)

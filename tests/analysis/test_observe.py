@@ -1,0 +1,87 @@
+"""The frame that claims are fitted from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from synthetic import Study
+
+from analysis.claims.moment import Moment
+from analysis.observe import DERIVED, known_columns, observations
+from analysis.tables import load
+from trials.errors import UserError
+
+LAYERS = {name: {"rows": 64, "cols": 32, "stable_rank": rank} for name, rank in (("fc1", 3.0), ("fc2", 4.0))}
+
+
+def test_a_row_a_trial_with_what_follows_from_its_columns(make_study: Callable[..., Study]) -> None:
+    study = make_study(("batch_size", "lr", "seed"))
+    for seed in range(2):
+        study.add(f"a{seed}", {"batch_size": 8, "lr": 0.4, "seed": seed},
+                  final={"train_accuracy": 0.9, "test_accuracy": 0.7, "train_loss": 0.1, "test_loss": 0.6})
+    study.add("b", {"batch_size": 4, "lr": 0.4, "seed": 0}, final={"train_accuracy": 0.5, "test_accuracy": 0.5})
+    rows = observations(load(study.root), {"accuracy_gap", "loss_gap", "lr_per_batch", "batch_size"})
+    assert len(rows) == 3 and rows.groupby("batch_size")["configuration"].nunique().to_dict() == {4: 1, 8: 1}
+    assert rows["configuration"].nunique() == 2  # seeds are replicates of one
+    first = rows[rows["batch_size"] == 8].iloc[0]
+    assert (first["accuracy_gap"], first["loss_gap"], first["lr_per_batch"]) == pytest.approx((0.2, 0.5, 0.05))
+
+
+def test_diverged_trials_count_only_where_that_is_asked(study: Study) -> None:
+    study.add("a", final={"test_loss": 1.0})
+    study.add("b", {"seed": 1}, status="diverged", final={"test_loss": 1e9})
+    study.add("c", {"seed": 2}, status="failed")
+    tables = load(study.root)
+    assert observations(tables, {"test_loss"})["trial_id"].tolist() == ["a"]
+    assert observations(tables, {"test_loss", "diverged"})["diverged"].tolist() == [0, 1]
+
+
+def test_a_row_a_layer_at_the_last_step_where_a_layer_is_asked_for(study: Study) -> None:
+    study.add("a", layers=LAYERS, final={"train_loss": 0.5})
+    tables = load(study.root)
+    rows = observations(tables, {"stable_rank", "layer", "train_loss"})
+    assert dict(zip(rows["layer"], rows["stable_rank"], strict=True)) == {"fc1": 3.0, "fc2": 4.0}
+    assert rows["train_loss"].tolist() == [0.5, 0.5]
+    assert observations(tables, {"stable_rank"}, where={"layer": ("fc2",)})["stable_rank"].tolist() == [4.0]
+    with pytest.raises(UserError, match="where layer is fc3; did you mean 'fc"):
+        observations(tables, {"stable_rank"}, where={"layer": ("fc3",)})
+
+
+def with_losses(study: Study) -> None:
+    for trial_id, losses in (("slow", (2.0, 1.5, 1.2, 0.8)), ("fast", (2.0, 0.7, 0.4, 0.1))):
+        rows = study.rows(trial_id, layers=LAYERS, steps=(0, 10, 30, 100), final={"train_loss": losses[-1]})
+        steps = rows.tables["steps"]
+        column = steps.schema.get_field_index("train_loss")
+        rows.tables["steps"] = steps.set_column(column, steps.schema.field(column), [list(losses)])  # type: ignore[index]
+        study.write(rows)
+
+
+@pytest.mark.parametrize(("moment", "expected"), [
+    (Moment(), {"slow": 0.8, "fast": 0.1}), (Moment(step=10), {"slow": 1.5, "fast": 0.7}),
+    (Moment(step=28), {"slow": 1.2, "fast": 0.4}), (Moment(train_loss=0.8), {"slow": 0.8, "fast": 0.7}),
+    (Moment(train_loss=0.5), {"fast": 0.4})])
+def test_matched_moments(study: Study, moment: Moment, expected: dict[str, float]) -> None:
+    with_losses(study)
+    tables = load(study.root)
+    rows = observations(tables, {"train_loss"}, moment)
+    assert dict(zip(rows["trial_id"], rows["train_loss"], strict=True)) == pytest.approx(expected)
+    layers = observations(tables, {"train_loss", "stable_rank"}, moment)  # of the same moment
+    assert set(layers["stable_rank"]) == ({3.0, 4.0} if moment in (Moment(), Moment(train_loss=0.8)) else {-1.0}) or (
+        moment == Moment(train_loss=0.8) and set(layers["stable_rank"]) == {3.0, 4.0, -1.0})
+
+
+def test_a_moment_that_no_trial_was_measured_at(study: Study) -> None:
+    with_losses(study)
+    for moment in (Moment(step=60), Moment(train_loss=0.01)):
+        with pytest.raises(UserError, match=f"no results {moment}"):
+            observations(load(study.root), {"train_loss"}, moment)
+
+
+def test_every_known_column_can_be_had(study: Study) -> None:
+    study.add("a", layers=LAYERS, final={"train_loss": 0.5})
+    tables = load(study.root)
+    known = known_columns(["model", "lr", "batch_size", "seed"])
+    assert {*DERIVED, "stable_rank", "gradient_norm", "test_loss", "wall_time", "lr"} <= known
+    rows = observations(tables, known - {"phase"} & set(study.schema["layers"].names) | {"wall_time", "gradient_norm"})
+    assert len(rows) == 2
