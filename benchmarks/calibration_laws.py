@@ -37,19 +37,22 @@ def report(name: str, setting: str, truth: float, log: bool,
     print(f"{name:<22}{setting:<54}{REPEATS:>8}{covered:>10.1%}{width:>10.3f}{bias:>+10.3f}{mark}{note}", flush=True)
 
 
-def noisy(rng: np.random.Generator, y: Array, noise: float) -> Array:
+def noisy(rng: np.random.Generator, y: Array, noise: float | Array) -> Array:
     """y with errors of this share of it, log-normal."""
     return np.asarray(y * np.exp(noise * rng.normal(size=y.shape)))
 
 
-def law(name: str, x: Array, y: Array, parameter: str, truth: float, noise: float, setting: str,
+def law(name: str, x: Array, y: Array, parameter: str, truth: float, noise: float | Array,
         method: Method = "profile") -> None:
-    """A law of independent rows."""
+    """A law of independent rows, with equal noise or one for each."""
     def estimate(rng: np.random.Generator) -> tuple[Estimate, float]:
         data = pd.DataFrame({"x": x, "y": noisy(rng, y, noise)})
         return fit_law(data, name, "x", "y", method=method).estimates[parameter], math.nan
 
-    report(f"{name} {parameter}", f"{setting}, noise {noise:.0%}, {method}", truth, parameter != "exponent", estimate)
+    most, least = np.max(noise), np.min(noise)
+    share = f"{most:.0%}" if most == least else f"{least:.0%} to {most:.0%}"
+    report(f"{name} {parameter}", f"{len(x)} x from 1 to {x[-1]:.0f}, noise {share}, {method}", truth,
+           parameter != "exponent", estimate)
 
 
 def clustered(xs: int, seeds: int, shared_by: str, shared: float, method: Method = "profile") -> None:
@@ -102,8 +105,9 @@ def main() -> None:
     for n in (6, 10, 20):
         x: Array = np.geomspace(1, 1024, n)
         for noise in (0.05, 0.2):
-            law("power", x, x**0.5, "exponent", 0.5, noise, f"{n} x")
-    law("power", x, x**0.5, "exponent", 0.5, 0.2, "20 x", "bootstrap")
+            law("power", x, x**0.5, "exponent", 0.5, noise)
+    for growing in (np.full(20, 0.2), np.geomspace(0.02, 0.4, 20)):
+        law("power", x, x**0.5, "exponent", 0.5, growing, "bootstrap")
     for xs in (6, 10):
         clustered(xs, 3, "x", 0.1)
         clustered(xs, 3, "x", 0.3)
@@ -112,10 +116,10 @@ def main() -> None:
     clustered(8, 3, "seed", 0.1)
     clustered(8, 6, "seed", 0.3)
     x = np.asarray(2.0 ** np.arange(11))
-    law("saturating", x, 1 / (1 + 101 / x), "x_half", 101, 0.1, "x 1..1024")
-    law("saturating", x[:6], 1 / (1 + 101 / x[:6]), "x_half", 101, 0.1, "x 1..32")
-    law("surge", x, 2 / (np.sqrt(64 / x) + np.sqrt(x / 64)), "x_peak", 64, 0.1, "x 1..1024")
-    law("power_offset", x, 0.5 + x**-0.5, "exponent", -0.5, 0.05, "x 1..1024")
+    law("saturating", x, 1 / (1 + 101 / x), "x_half", 101, 0.1)
+    law("saturating", x[:6], 1 / (1 + 101 / x[:6]), "x_half", 101, 0.1)
+    law("surge", x, 2 / (np.sqrt(64 / x) + np.sqrt(x / 64)), "x_peak", 64, 0.1)
+    law("power_offset", x, 0.5 + x**-0.5, "exponent", -0.5, 0.05)
     for groups, xs in ((3, 6), (5, 8)):
         grouped(groups, xs, 0.1)
     collapsed("sigmoid", 1.0, 0.1, 3)

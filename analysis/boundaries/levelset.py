@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import norm
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern
 
 from analysis.boundaries.boundary import Boundary
 from analysis.boundaries.surface import coordinates
-from analysis.estimates import Estimate
+from analysis.estimates import LEVEL
 from trials.errors import UserError
 
 Array = npt.NDArray[np.float64]
@@ -31,16 +32,15 @@ DISAGREES = 3.0  # standard errors
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a logistic boundary lies from the level set: ``distance`` in v where it is most standard errors of both,
-    ``at`` x; the same in transition ``widths`` and in half-widths of the boundary's band (``bands``); ``errors``, how
-    many standard errors that is. ``misleads`` where it is more than DISAGREES, and where the level set crosses some x
-    more than once; ``because`` says it in words."""
+    """How far a logistic boundary lies from the level set, in v, where it is farthest: ``distance`` at this x (``at``),
+    and as a share of the transition's width (``widths``) and of half the boundary's band (``bands``). ``misleads``
+    where it is somewhere more than DISAGREES standard errors of both, and so no chance; ``because`` says it in words.
+    """
 
     distance: float
     at: float
     widths: float
     bands: float
-    errors: float
     misleads: bool
     because: str
 
@@ -62,8 +62,8 @@ def level_set(boundary: Boundary) -> pd.DataFrame:
     with warnings.catch_warnings():  # a length at its bound is one that the data do not tell
         warnings.simplefilter("ignore", ConvergenceWarning)
         process.fit((points - center) / scale, logits)
-    u = np.linspace(*_range(points[:, 0]), ALONG)
-    v = np.linspace(*_range(points[:, 1]), ACROSS)
+    u = np.linspace(points[:, 0].min(), points[:, 0].max(), ALONG)
+    v = np.linspace(points[:, 1].min(), points[:, 1].max(), ACROSS)
     grid = np.stack(np.meshgrid(u, v, indexing="ij"), axis=-1)
     mean, error = (each.reshape(ALONG, ACROSS) for each in process.predict(
         ((grid - center) / scale).reshape(-1, 2), return_std=True))
@@ -81,14 +81,38 @@ def level_set(boundary: Boundary) -> pd.DataFrame:
 
 
 def agreement(boundary: Boundary) -> Agreement:
-    """Hold a logistic boundary against the level set. Raises UserError where there is none, or where they never meet in
-    what was swept."""
+    """Hold a logistic boundary against the level set, where both lie in what was swept (all NaN where they never do).
+
+    Raises UserError where there is no boundary.
+    """
     found = level_set(boundary)
-    x = np.clip(found[boundary.x], boundary.data[boundary.x].min(), boundary.data[boundary.x].max())
-    folded = found["crossings"] > 1
-    line, (low, high) = boundary.line(x), boundary.band(x)
-    values = pd.DataFrame({"line": line, "low": low, "high": high, "set": found[boundary.y]})
-    if boundary.log[1]:
-        values = np.log(values)
-    _, rows = _range(coordinates(boundary.data, (boundary.y,), boundary.log[1:])[:, 0]), None
-    raise NotImplementedError
+    x = found[boundary.x].clip(boundary.data[boundary.x].min(), boundary.data[boundary.x].max())
+    low, high = boundary.band(x)
+    lines = pd.DataFrame({"line": boundary.line(x), "low": low, "high": high, "level_set": found[boundary.y]})
+    swept = boundary.data[boundary.y]
+    inside = lines["line"].between(swept.min(), swept.max()) & lines["level_set"].notna()
+    if not inside.any():
+        return Agreement(np.nan, np.nan, np.nan, np.nan, False, "the boundary and the level set do not meet what was "
+                         "swept at the same place")
+    v = np.log(lines[inside]) if boundary.log[1] else lines[inside]
+    distance = (v["line"] - v["level_set"]).abs()
+    half = (v["high"] - v["low"]) / 2
+    errors = float((distance / np.hypot(half / norm.isf((1 - LEVEL) / 2), found["error"][inside])).max())
+    far = distance.idxmax()
+    said = f"at most {distance[far]:.2g} in {'ln ' if boundary.log[1] else ''}{boundary.y} from the level set of a " \
+           f"Gaussian process, nowhere more than {errors:.1f} standard errors"
+    return Agreement(float(distance[far]), float(x[far]), float(distance[far] / boundary.estimates["width"].value),
+                     float(distance[far] / half[far]), errors > DISAGREES, said)
+
+
+def _points(boundary: Boundary) -> tuple[Array, Array, Array]:
+    """u and v of distinct points (n, 2), and ones of trials (n,) at each; merged on a grid if they are too many."""
+    used = boundary.data[~boundary.data["censored"]]
+    values = coordinates(used, (boundary.x, boundary.y), boundary.log)
+    rows = pd.DataFrame({"u": values[:, 0], "v": values[:, 1], "outcome": used[boundary.outcome].to_numpy()})
+    keys = [rows["u"], rows["v"]]
+    if len(rows[["u", "v"]].drop_duplicates()) > MOST_POINTS:
+        keys = [pd.cut(rows[name], int(MOST_POINTS**0.5), labels=False) for name in ("u", "v")]
+    points = rows.groupby([key.to_numpy() for key in keys]).agg(
+        u=("u", "mean"), v=("v", "mean"), ones=("outcome", "sum"), trials=("outcome", "size"))
+    return points[["u", "v"]].to_numpy(), points["ones"].to_numpy(float), points["trials"].to_numpy(float)

@@ -124,7 +124,7 @@ def _details(tables: Tables, ids: list[str], layers: Sequence[str]) -> tuple[dic
     curves: list[dict[str, Any]] = []
     if not ids:
         return details, curves
-    of_sample = pc.field("trial_id").isin(pa.array(ids, pa.string()))
+    of_sample = _one_of("trial_id", ids)
     steps = tables.table("steps", filter=of_sample).drop(columns=[*tables.axes, "epoch", "elapsed"])
     steps = steps.dropna(axis=1, how="all")
     pairs = [(kind, [name for name in (f"train_{kind}", f"test_{kind}") if name in steps])
@@ -134,7 +134,7 @@ def _details(tables: Tables, ids: list[str], layers: Sequence[str]) -> tuple[dic
         if names:
             curves.append({"label": words, "table": "steps", "names": names})
     wide = tables.table("layers", ["trial_id", "step", "layer", *SPECTRAL],
-                        of_sample & pc.field("layer").isin(list(layers)))
+                        of_sample & _one_of("layer", layers))
     wide = wide.pivot_table(index=["trial_id", "step"], columns="layer", values=list(SPECTRAL), dropna=False,
                             observed=True)
     wide.columns = [f"{layer}.{metric}" for metric, layer in wide.columns]
@@ -153,7 +153,7 @@ def _details(tables: Tables, ids: list[str], layers: Sequence[str]) -> tuple[dic
 
 def _spectra(tables: Tables, of_sample: pc.Expression, layers: Sequence[str]) -> list[dict[str, Any]]:
     """The last spectrum of each trial and layer, with the first beside it in the same bins, in the order of layers."""
-    chosen = of_sample & pc.field("layer").isin(list(layers))
+    chosen = of_sample & _one_of("layer", layers)
     key = ["trial_id", "step", "layer"]
     stored = tables.table("spectra", key, chosen)
     grouped = stored.groupby(["trial_id", "layer"])["step"]
@@ -178,6 +178,10 @@ def _histogram(first: pd.Series, last: pd.Series) -> dict[str, Any]:
             "beyond": len(beyond), "spikes": [_digits(value) for value in beyond[:SPIKES]],
             "first": None if first["step"] == last["step"] else {
                 "step": int(first["step"]), "count": len(first["eigenvalues"]), "counts": counts[first["step"]]}}
+
+
+def _one_of(name: str, values: Sequence[str]) -> pc.Expression:
+    return pc.field(name).isin(pa.array(values, pa.string()))
 
 
 def _digits(value: Any) -> Any:

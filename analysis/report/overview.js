@@ -147,7 +147,7 @@ function paintGrid({ cells, xs, ys, width, look, view }) {
       cell.node.append(svg("rect", { ...box, x: x + 1, width: wide - 2, fill: paint ? paint.fill : "url(#hatch)" }));
       const text = short(cell.mean);
       if (paint && wide > 8 + 6.2 * text.length) {
-        cell.node.append(svg("text", { x: cell.cx, y: cell.cy + 4, "text-anchor": "middle", fill: paint.light ? "#000" : "#fff", class: "value" }, text));
+        cell.node.append(svg("text", { x: cell.cx, y: cell.cy + 4, "text-anchor": "middle", class: paint.light ? "on-light" : "on-dark" }, text));
       }
     }
     cell.node.append(svg("rect", { ...box, x: x + 1, width: wide - 2, class: "rim" }));
@@ -205,7 +205,7 @@ function paintStrip({ cells, xs, width, look, view }) {
       }
     } else if (cell.mean !== null) {
       cell.node.append(...cell.known.map((value) => svg("circle", { cx: at[i], cy: up(value), r: 2.5, class: "dot" })),
-        svg("circle", { cx: at[i], cy: cell.cy, r: 6, fill: look.colour(cell.mean).fill, class: "rim" }));
+        svg("circle", { cx: at[i], cy: cell.cy, r: 6, fill: look.colour(cell.mean).fill, class: "mean" }));
     } else {
       cell.node.append(marker(NONE, at[i], cell.cy, 5));
     }

@@ -48,7 +48,7 @@ class Html(str):
     __slots__ = ()
 
 
-def tag(name: str, *children: str, **attributes: str | None) -> Html:
+def tag(name: str, /, *children: str, **attributes: str | None) -> Html:
     """An element; children that are not Html, and values of attributes, are escaped. ``class_`` is class, ``aria_label``
     aria-label; an attribute that is None is left out, one that is empty has no value."""
     words = "".join(f" {key.strip('_').replace('_', '-')}" + (f'="{escape(value)}"' if value else "")
