@@ -4,10 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test check bench venv clean
+.PHONY: run test check bench calibrate venv clean
 
 run: $(READY)
 	$(BIN)/phasesweep run batch_size_phases
+	$(BIN)/phasesweep report batch_size_phases
 
 test: $(READY)
 	$(BIN)/python -m pytest
@@ -18,6 +19,9 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+calibrate: $(READY)
+	$(BIN)/python -m benchmarks calibrate
 
 venv: $(READY)
 

@@ -35,6 +35,11 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
         folder.write("summary.png", image.getvalue())
         for what, name in (("table", "summary.csv"), ("figure", "summary.png")):
             console.print(f"{what:<8} {escape(folder.display(name))}", highlight=False)
+        if study.claims and found.finished:
+            for verdict in analysis.judge(study.claims, tables):
+                console.print(f"{verdict.answer:<10}{escape(verdict.claim)}", highlight=False)
+            console.print(f"phasesweep fit {escape(results)} says why; phasesweep report {escape(results)} shows it",
+                          highlight=False)
     console.print(f"results  {escape(results)}: trials, steps, layers, spectra (Parquet)", highlight=False)
     counts = [f"{count:,} {status}" for status, count in sorted(found.done.items())]
     if found.failed:

@@ -72,12 +72,11 @@ def fit_boundary(data: pd.DataFrame, outcome: str, x: str, y: str, *, log: tuple
         unknown = Estimate(np.nan, -np.inf, np.inf, level)
         return Boundary(x, y, log, outcome, "none", because + left_out, dict.fromkeys(NAMES[:3], unknown),
                         np.full(3, np.nan), np.empty((0, 3)), table, p_none, np.nan, "shuffled points")
-    p_straight = np.nan
-    surface = straight
-    if curved is not False and used[x].nunique() > 2:
+    surface, p_straight = straight, np.nan
+    if used[x].nunique() > 2:
         bent = _surface(used, outcome, (x, y), log, True)
         p_straight = bent.fit.test(3, 2, 0.0)
-        surface = bent if curved or p_straight < ALPHA else straight
+        surface = bent if curved or (curved is None and p_straight < ALPHA) else straight
     elif curved:
         raise UserError(f"boundary of {outcome}: {x} has {used[x].nunique()} values; a curved boundary takes three")
     estimates = _estimates(surface, log, level)

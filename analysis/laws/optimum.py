@@ -37,7 +37,8 @@ def optimum(data: pd.DataFrame, axis: str, y: str, by: str, *, mode: Literal["mi
     ``by`` (Fisher's combined test), the next power is significant. The interval has the places where the slope may be 0
     (Fieller 1954); an end is 0 or infinite where that is not within the neighbours. A skewness that cannot be told from
     chance moves the optimum, by up to a third of the grid's step, for all of ``by`` alike. Rows with the same value in
-    ``cluster`` share their chance. Values of the axis where a trial has no finite y, for it diverged, are left out.
+    ``cluster`` share their chance. Values of the axis where a trial has no finite y, for it diverged, are no candidates;
+    next to one, the optimum is the best value on the grid, with its neighbours as the interval.
 
     Columns: ``by``, ``axis`` (the optimum; NaN where the curve has none), ``low``, ``high``, ``se`` (of its logarithm)
     and its ``dof``, ``rows`` fitted, ``at_edge``: the best is the first or last value of the grid, or beyond. Raises
@@ -47,22 +48,27 @@ def optimum(data: pd.DataFrame, axis: str, y: str, by: str, *, mode: Literal["mi
     _check_positive(rows, axis, "optimum")
     rows = rows.assign(cluster=np.arange(len(rows)) if codes is None else codes,
                        goal=(np.log(rows[y]) if (rows[y] > 0).all() else rows[y]) * (1 if mode == "min" else -1))
-    lost = numbers(data, (by, axis), "optimum")[0].drop(rows.index)
-    rows = rows[~pd.MultiIndex.from_frame(rows[[by, axis]]).isin(pd.MultiIndex.from_frame(lost))]
+    tried = numbers(data, (by, axis), "optimum")[0]
+    lost = pd.MultiIndex.from_frame(tried.drop(rows.index))
+    rows = rows[~pd.MultiIndex.from_frame(rows[[by, axis]]).isin(lost)]
     few = rows.groupby(by)[axis].nunique()
     if (few < 4).any():
         raise UserError(f"optimum: {few.min()} values of {axis} at {by} = {few.idxmin():g} with a finite {y} in all "
                         "trials; it takes 4, better 8")
-    windows = [_Window.of(value, group, axis, codes is not None) for value, group in rows.groupby(by)]
+    every = tried.groupby(by)[axis].unique()
+    windows = [_Window.of(value, group, axis, np.sort(every[value]), codes is not None)
+               for value, group in rows.groupby(by)]
     degree = _degree(windows)
     return pd.DataFrame([{by: each.value, **each.locate(axis, degree, level)} for each in windows])
 
 
 @dataclass(frozen=True)
 class _Window:
-    """The trials next to the best: ``u`` = ln axis - ln best and what is least, (n,); ``grid`` is the whole axis."""
+    """The trials next to the best: ``u`` = ln axis - ln best and what is least, (n,); ``grid`` has the candidates among
+    the values ``tried``."""
 
     value: float
+    tried: Array
     grid: Array
     best: int
     u: Array
@@ -70,13 +76,13 @@ class _Window:
     clusters: npt.NDArray[np.intp] | None
 
     @staticmethod
-    def of(value: float, group: pd.DataFrame, axis: str, clustered: bool) -> _Window:
+    def of(value: float, group: pd.DataFrame, axis: str, tried: Array, clustered: bool) -> _Window:
         """Around the least smoothed mean."""
         means = group.groupby(axis)["goal"].mean()
         grid, padded = means.index.to_numpy(float), np.pad(means.to_numpy(), 1, mode="edge")
         best = int(np.argmin(padded[:-2] + 2 * padded[1:-1] + padded[2:]))
         near = group[group[axis].isin(grid[max(best - NEIGHBOURS, 0): best + NEIGHBOURS + 1])]
-        return _Window(value, grid, best, np.log(near[axis].to_numpy() / grid[best]), near["goal"].to_numpy(),
+        return _Window(value, tried, grid, best, np.log(near[axis].to_numpy() / grid[best]), near["goal"].to_numpy(),
                        near["cluster"].to_numpy() if clustered else None)
 
     def allows(self, degree: int) -> bool:
@@ -102,15 +108,15 @@ class _Window:
     def locate(self, axis: str, degree: int, level: float) -> dict[str, float]:
         """A row of ``optimum``."""
         found = {axis: np.nan, "low": 0.0, "high": np.inf, "se": np.inf, "dof": 1.0, "rows": len(self.u),
-                 "at_edge": self.best in (0, len(self.grid) - 1)}
-        if found["at_edge"]:
-            return found | {axis: self.grid[self.best]}
+                 "at_edge": False}
+        if self.best in (0, len(self.grid) - 1):
+            return found | self._end(self.best, axis)
         curve, covariance, dof = self.polynomial(max(each for each in range(2, degree + 1) if self.allows(each)))
         fine = np.linspace(self.u.min(), self.u.max(), 2001)
         place = int(np.argmin(curve(fine)))
         if place in (0, len(fine) - 1):
-            last = self.best + NEIGHBOURS >= len(self.grid) - 1 if place else self.best <= NEIGHBOURS
-            return found | ({axis: self.grid[-1 if place else 0], "at_edge": True} if last else {})
+            end = min(self.best + NEIGHBOURS, len(self.grid) - 1) if place else max(self.best - NEIGHBOURS, 0)
+            return found | (self._end(end, axis) if end in (0, len(self.grid) - 1) else {})
         powers = np.arange(len(curve.coef))
         terms = powers * fine[:, None] ** np.maximum(powers - 1, 0)
         slope, error = terms @ curve.coef, np.sqrt(np.einsum("vi,ij,vj->v", terms, covariance, terms))
@@ -123,6 +129,15 @@ class _Window:
             "high": here * np.exp(fine[place + rises[0]]) if len(rises) else np.inf,
             # At most that of a place anywhere in the window: it was looked for there alone.
             "se": min(error[place] / max(curve.deriv(2)(fine[place]), 1e-300), np.ptp(self.u) / np.sqrt(12))}
+
+
+    def _end(self, end: int, axis: str) -> dict[str, float]:
+        """Where the best is the first or last candidate: what was tried beyond bounds it, if anything was."""
+        place = int(np.searchsorted(self.tried, self.grid[end]))
+        if place in (0, len(self.tried) - 1):
+            return {axis: self.grid[end], "at_edge": True}
+        low, high = self.tried[place - 1], self.tried[place + 1]
+        return {axis: self.grid[end], "low": low, "high": high, "se": np.log(high / low) / np.sqrt(12), "dof": np.inf}
 
 
 def _degree(windows: Sequence[_Window]) -> int:
@@ -150,34 +165,36 @@ def largest_stable(data: pd.DataFrame, axis: str, stable: str, by: str, *, level
 
     The mean over replicates of the logarithm of their largest stable value, each between two neighbours on the grid and
     taken at their midpoint (Spearman 1908, Karber 1931), after making the share of stable trials fall along the axis by
-    isotonic regression. Its standard error is that of the replicates' spread or, where it is more, that of a place
-    anywhere between the neighbours. Columns and errors are those of ``optimum``; ``at_edge``: some trials are unstable
-    at the least value of the axis, or stable at the greatest.
+    isotonic regression. Two errors add up: the replicates' spread s, pooled over ``by``, and what the grid's step w (in
+    logarithms) does to all replicates alike, w^2/12 exp(-(2 pi s/w)^2): spread is dither (Widrow 1961). One replicate
+    shows no spread, and the interval is then that of the trial rather than of its kind. Columns and errors are those of
+    ``optimum``; ``at_edge``: some trials are unstable at the least value of the axis, or stable at the greatest.
     """
-    rows, _ = numbers(data.assign(**{stable: pd.to_numeric(data[stable])}) if stable in data else data,
-                      (by, axis, stable), "largest_stable")
+    rows, _ = numbers(data, (by, axis, stable), "largest_stable")
     if not rows[stable].isin((0, 1)).all():
-        raise UserError(f"largest_stable: {stable} must be 0 or 1, and has {rows[stable].max():g}")
+        raise UserError(f"largest_stable: {stable} has {rows[stable][~rows[stable].isin((0, 1))].iloc[0]:g}; "
+                        "give a column of 0 and 1")
     _check_positive(rows, axis, "largest_stable")
     found = []
     for value, group in rows.groupby(by):
         shares = group.groupby(axis)[stable].agg(["mean", "size"])
         grid, u = shares.index.to_numpy(float), np.log(shares.index.to_numpy(float))
         stays = isotonic_regression(shares["mean"], weights=shares["size"], increasing=False).x
-        row = {by: value, axis: np.nan, "low": 0.0, "high": np.inf, "se": np.inf, "dof": np.inf, "rows": len(group),
-               "at_edge": bool(stays[0] < 1 or stays[-1] > 0)}
-        if row["at_edge"]:
-            found.append(row | {axis: grid[0 if stays[0] < 1 else -1]})
-            continue
-        leaving, middle, width = -np.diff(stays), (u[1:] + u[:-1]) / 2, np.diff(u)
-        mean, replicates = leaving @ middle, shares["size"].mean()
-        spread = leaving @ (middle - mean) ** 2 / max(replicates - 1, 1)
-        between = leaving @ width**2 / 12
-        se, dof = np.sqrt(max(spread, between)), replicates - 1 if spread > between else np.inf
-        reach = stdtrit(dof, (1 + level) / 2) * se
-        found.append(row | {axis: np.exp(mean), "low": np.exp(mean - reach), "high": np.exp(mean + reach), "se": se,
-                            "dof": dof})
-    return pd.DataFrame(found)
+        leaving, middle = -np.diff(stays), (u[1:] + u[:-1]) / 2
+        edge = bool(stays[0] < 1 or stays[-1] > 0)
+        mean = np.log(grid[0 if stays[0] < 1 else -1]) if edge else leaving @ middle
+        found.append({by: value, axis: np.exp(mean), "replicates": shares["size"].mean(), "rows": len(group),
+                      "squares": leaving @ (middle - mean) ** 2, "width": leaving @ np.diff(u), "at_edge": edge})
+    table = pd.DataFrame(found)
+    inside, number, width = ~table["at_edge"], table["replicates"], table["width"].clip(lower=1e-300)
+    freedom = float((number[inside] - 1).sum())
+    spread = float((table["squares"] * number)[inside].sum()) / freedom if freedom > 0 else 0.0
+    dithered = np.exp(-((2 * np.pi / width) ** 2) * (spread - width**2 / 12).clip(lower=0))
+    se = np.sqrt(spread / number + width**2 / 12 * dithered).where(inside, np.inf)
+    dof = freedom if spread > 0 else np.inf
+    reach = stdtrit(dof, (1 + level) / 2) * se
+    return table[[by, axis]].assign(low=table[axis] * np.exp(-reach), high=table[axis] * np.exp(reach), se=se, dof=dof,
+                                    rows=table["rows"], at_edge=table["at_edge"])
 
 
 def fit_optimum(data: pd.DataFrame, law: str | Law, axis: str, y: str, by: str, *,

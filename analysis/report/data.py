@@ -10,12 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from analysis.cells import SPECTRAL, STATUSES, TRAINING, cell_axes, ends, last_layers
 from analysis.figures.esd import bin_edges
 from analysis.figures.replicates import named
 from analysis.figures.style import LINES, is_numeric, log_spaced, spans_decades
-from analysis.tables import Tables
 from analysis.phases import NEEDED, PHASES, label_phases
-from analysis.cells import SPECTRAL, STATUSES, TRAINING, cell_axes, ends, last_layers
+from analysis.tables import Tables
 
 TRIALS = 10_000  # at most, in the map and the table
 DETAILED = 300  # of them with curves and spectra
@@ -24,6 +24,7 @@ BINS = 40  # of a spectrum
 SPIKES = 30  # of a spectrum, the largest
 LAYERS = 4  # those with the most eigenvalues
 CURVES = 24  # metrics of the steps
+WORDS = {"diverged": "share of diverged trials", "trial_id": "trial", "wall_time": "wall time (s)"}
 
 
 def page_data(tables: Tables) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def page_data(tables: Tables) -> dict[str, Any]:
     if len(detailed) < len(trials):
         notes.append(f"Curves and spectra are in the page for {len(detailed):,} of {total:,} trials, drawn evenly over "
                      "the cells; the tables steps and spectra have them all.")
-    notes.append(f"Curves are thinned to at most {STEPS} steps; spectra are histograms of {BINS} bins.")
+    notes.append(f"Curves are thinned to at most {STEPS} steps; spectra are histograms of at most {BINS} bins.")
     notes += [f"Layers not shown, of fewer eigenvalues: {', '.join(others)}."] * bool(others)
     return {
         "columns": [_column(trials[name], name) for name in dict.fromkeys([*shown, *measures])],
@@ -85,7 +86,7 @@ def plain(values: pd.Series) -> list[Any]:
 
 def title(name: str) -> str:
     """What a column is called, without the symbol that figures give it."""
-    return named(name).partition("  ")[0].partition(" (")[0] if name != "diverged" else "share of diverged trials"
+    return WORDS.get(name) or named(name).partition("  ")[0].partition(" (")[0]
 
 
 def _layers(tables: Tables) -> tuple[list[str], list[str]]:
@@ -168,13 +169,14 @@ def _spectra(tables: Tables, of_sample: pc.Expression, layers: Sequence[str]) ->
 
 def _histogram(first: pd.Series, last: pd.Series) -> dict[str, Any]:
     """Counts of eigenvalues at the last step, and at the first if that is another, in bins of ln lambda."""
-    edges = bin_edges(pd.Series([row["eigenvalues"] for row in (first, last)]), BINS)
+    edges = bin_edges(pd.Series([row["eigenvalues"] for row in (first, last)]), int(min(BINS, 8 + last["cols"] // 4)))
     edge, eigenvalues = last["lambda_plus"], np.asarray(last["eigenvalues"])
     beyond = np.sort(eigenvalues[eigenvalues > edge])[::-1] if pd.notna(edge) else np.array([])
     counts = {row["step"]: np.histogram(row["eigenvalues"], edges)[0].tolist() for row in (first, last)}
-    return {"trial_id": last["trial_id"], "layer": last["layer"], "rows": int(last["rows"]), "cols": int(last["cols"]),
-            "low": _digits(edges[0]), "high": _digits(edges[-1]), "step": int(last["step"]), "count": len(eigenvalues),
-            "counts": counts[last["step"]], "edge": _digits(edge) if pd.notna(edge) else None,
+    facts = {"layer": last["layer"], "rows": int(last["rows"]), "cols": int(last["cols"]), "step": int(last["step"]),
+             "count": len(eigenvalues), "edge": _digits(edge) if pd.notna(edge) else None}
+    return {**facts, "trial_id": last["trial_id"], "low": float(edges[0]), "high": float(edges[-1]),
+            "below": int((eigenvalues < edges[0]).sum()), "counts": counts[last["step"]],
             "beyond": len(beyond), "spikes": [_digits(value) for value in beyond[:SPIKES]],
             "first": None if first["step"] == last["step"] else {
                 "step": int(first["step"]), "count": len(first["eigenvalues"]), "counts": counts[first["step"]]}}

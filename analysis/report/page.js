@@ -13,29 +13,53 @@ let cells = [];
 // Accuracy says most, but where none was measured and trials diverged, that does.
 function firstMeasure() {
   const by = (name) => data.measures.find((measure) => measure.name === name);
-  const diverged = by("diverged") && column("diverged").values.some((value) => value === 1) ? by("diverged") : undefined;
+  const diverged =
+    by("diverged") && column("diverged").values.some((value) => value === 1) ? by("diverged") : undefined;
   return by("test_accuracy") ?? diverged ?? by("test_loss") ?? by("status");
 }
 
 function controls() {
   const axes = data.axes.map((name) => column(name).label);
   const at = data.axes.indexOf(view.y);
-  const parts = [choice("Show", data.measures.map(({ label }) => label), data.measures.indexOf(view.measure), (i) => { view.measure = data.measures[i]; update(); })];
+  const parts = [
+    choice(
+      "Show",
+      data.measures.map(({ label }) => label),
+      data.measures.indexOf(view.measure),
+      (i) => {
+        view.measure = data.measures[i];
+        update();
+      },
+    ),
+  ];
   if (data.axes.length > 1) {
-    parts.push(choice("Across", axes, data.axes.indexOf(view.x), (i) => { [view.x, view.y] = [data.axes[i], view.y === data.axes[i] ? view.x : view.y]; update(); }),
+    parts.push(
+      choice("Across", axes, data.axes.indexOf(view.x), (i) => {
+        [view.x, view.y] = [data.axes[i], view.y === data.axes[i] ? view.x : view.y];
+        update();
+      }),
       choice("Up", [...axes, "nothing: one axis"], at < 0 ? axes.length : at, (i) => {
         if (data.axes[i] === view.x) view.x = view.y ?? data.axes.find((name) => name !== view.x);
         view.y = data.axes[i] ?? null;
         update();
-      }));
+      }),
+    );
   }
   for (const name of data.axes.filter((axis) => axis !== view.x && axis !== view.y)) {
     const values = distinct(column(name).values);
     if (values.length > HELD) continue;
-    parts.push(choice(column(name).label, ["all together", ...values.map(short)], view.held.has(name) ? values.indexOf(view.held.get(name)) + 1 : 0, (i) => {
-      if (i) view.held.set(name, values[i - 1]); else view.held.delete(name);
-      update();
-    }));
+    parts.push(
+      choice(
+        column(name).label,
+        ["all together", ...values.map(short)],
+        view.held.has(name) ? values.indexOf(view.held.get(name)) + 1 : 0,
+        (i) => {
+          if (i) view.held.set(name, values[i - 1]);
+          else view.held.delete(name);
+          update();
+        },
+      ),
+    );
   }
   return parts;
 }
@@ -55,8 +79,15 @@ function draw() {
   if (place >= 0) byId("controls").querySelectorAll("select")[place]?.focus();
   cells = drawOverview(view, byId("stage"), open);
   if (view.opened !== null && cells[view.opened]) show(cells[view.opened]);
-  else byId("panel").replaceChildren(el("h3", { id: "panel-title" }, "Trials"),
-    el("p", { class: "note" }, "Choose a cell, by pointer or with arrow keys and Enter, to see its trials, their training curves and their spectra."));
+  else
+    byId("panel").replaceChildren(
+      el("h3", { id: "panel-title" }, "Trials"),
+      el(
+        "p",
+        { class: "note" },
+        "Choose a cell, by pointer or with arrow keys and Enter, to see its trials, their curves and their spectra.",
+      ),
+    );
 }
 
 function open(cell) {
@@ -102,7 +133,9 @@ function recall() {
     try {
       const [name, value] = JSON.parse(text);
       if (data.axes.includes(name) && column(name).values.includes(value)) view.held.set(name, value);
-    } catch { /* not of this page's making */ }
+    } catch {
+      /* not of this page's making */
+    }
   }
   const cell = Number(asked.get("cell") ?? NaN);
   view.opened = Number.isInteger(cell) ? cell : null;
@@ -112,11 +145,16 @@ recall();
 draw();
 drawTable(byId("filters"), byId("rows"), openTrial);
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
-addEventListener("hashchange", () => { recall(); draw(); });
+addEventListener("hashchange", () => {
+  recall();
+  draw();
+});
 let width = byId("stage").clientWidth;
 new ResizeObserver(() => {
   if (byId("stage").clientWidth === width) return;
   width = byId("stage").clientWidth;
   draw();
 }).observe(byId("stage"));
-addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details")) each.open = true; });
+addEventListener("beforeprint", () => {
+  for (const each of document.querySelectorAll("details")) each.open = true;
+});

@@ -25,7 +25,7 @@ from analysis.report.data import page_data, plain
 from analysis.report.pictures import Picture
 from analysis.tables import Tables
 
-SCRIPTS = ("chart.js", "overview.js", "details.js", "table.js", "page.js")
+SCRIPTS = ("chart.js", "paint.js", "overview.js", "details.js", "table.js", "page.js")
 MARKS: dict[Answer, str] = {"holds": "✓", "fails": "✕", "undecided": "?"}
 ORIGIN = {"version": "phasesweep", "torch_version": "PyTorch", "host": "hosts", "device": "devices",
           "code": "code of one's own (hash)"}
@@ -49,8 +49,8 @@ class Html(str):
 
 
 def tag(name: str, /, *children: str, **attributes: str | None) -> Html:
-    """An element; children that are not Html, and values of attributes, are escaped. ``class_`` is class, ``aria_label``
-    aria-label; an attribute that is None is left out, one that is empty has no value."""
+    """An element; children that are not Html, and values of attributes, are escaped. ``class_`` is class,
+    ``aria_label`` aria-label; an attribute that is None is left out, one that is empty has no value."""
     words = "".join(f" {key.strip('_').replace('_', '-')}" + (f'="{escape(value)}"' if value else "")
                     for key, value in attributes.items() if value is not None)
     if name in ("img", "meta", "input"):
@@ -115,8 +115,8 @@ def _verdicts(verdicts: Sequence[Verdict], of_claims: Sequence[Picture | None]) 
     if not verdicts:
         return [tag("p", "This study claims nothing: it has no ", tag("code", "analysis:"), " block. With a claim such "
                     "as the following in its file, a law or a boundary is fitted and the claim decided."),
-                tag("pre", "analysis:\n- claim: test accuracy rises with the batch size\n  law: power\n  y: test_accuracy"
-                           "\n  x: batch_size\n  expect: {exponent: {above: 0}}")]
+                tag("pre", "analysis:\n- claim: test accuracy rises with the batch size\n  law: power\n"
+                           "  y: test_accuracy\n  x: batch_size\n  expect: {exponent: {above: 0}}")]
     pictures = [*of_claims, *[None] * (len(verdicts) - len(of_claims))]
     return [_verdict(verdict, picture) for verdict, picture in zip(verdicts, pictures, strict=True)]
 
@@ -146,8 +146,8 @@ def _number(value: float) -> str:
 def _figure(picture: Picture) -> Html:
     width, height = picture.size
     source = f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
-    return tag("figure", tag("img", src=source, alt=picture.words, width=str(width), height=str(height)),
-               tag("figcaption", picture.words))
+    return tag("figure", tag("img", src=source, alt=picture.words, width=str(width), height=str(height),
+                             class_="narrow" if width < 800 else None))
 
 
 def _figures(pictures: Sequence[Picture]) -> list[Html]:
@@ -155,9 +155,10 @@ def _figures(pictures: Sequence[Picture]) -> list[Html]:
 
 
 def _explore(data: Mapping[str, Any]) -> list[Html]:
+    panel = tag("aside", tag("h3", "Trials", id="panel-title"), id="panel", aria_labelledby="panel-title")
     return [tag("noscript", tag("p", "The map and the table of trials are drawn by a script, which is off here.")),
             tag("form", id="controls", aria_label="What the map shows"),
-            tag("div", tag("div", id="stage"), tag("aside", id="panel", aria_labelledby="panel-title"), class_="explore"),
+            tag("div", tag("div", id="stage"), panel, class_="explore"),
             tag("p", id="said", class_="hidden", role="status"),
             tag("ul", *(tag("li", note) for note in data["notes"]), class_="notes")]
 
@@ -185,6 +186,7 @@ def _origin(about: About, trials: pd.DataFrame) -> list[Html]:
 
 
 def _again(about: About) -> list[Html]:
-    return [tag("p", "Save the files above under their names, then:"), tag("pre", "\n".join(about.commands), tabindex="0"),
+    return [tag("p", "Save the files above under their names, then:"),
+            tag("pre", "\n".join(about.commands), tabindex="0"),
             tag("p", "Trials are a function of their configuration and seed: the same versions on the same kind of "
                      "device give the same numbers.")]

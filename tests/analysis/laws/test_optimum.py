@@ -1,0 +1,185 @@
+"""Planted optima and edges of stability, textbook intervals, and laws through both."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis.laws.optimum import fit_optimum, largest_stable, optimum
+from trials.errors import UserError
+
+SIZES = 2.0 ** np.arange(4, 12)
+RATES = np.geomspace(0.004, 4, 12)
+BEST = 0.0055 * SIZES**0.5
+
+
+def trials(loss, noise=0.0, seeds=1, seed=0, rates=RATES, sizes=SIZES, best=BEST):
+    """A row for each batch size, learning rate and seed; ``loss`` of ln lr - ln best."""
+    b, r, s = (each.ravel() for each in np.meshgrid(np.arange(len(sizes)), rates, np.arange(seeds), indexing="ij"))
+    y = loss(np.log(r / best[b])) * np.exp(noise * np.random.default_rng(seed).normal(size=len(b)))
+    return pd.DataFrame({"batch": sizes[b], "lr": r, "seed": s, "loss": y})
+
+
+def parabola(u):
+    return np.exp(-1 + 0.1 * u**2)
+
+
+def skewed(u):
+    return 0.5 + 0.1 * (np.exp(u) - 1 - u)
+
+
+def test_the_vertex_of_a_parabola_is_exact():
+    table = optimum(trials(parabola), "lr", "loss", "batch")
+    assert table["batch"].tolist() == SIZES.tolist() and not table["at_edge"].any() and (table["rows"] == 5).all()
+    np.testing.assert_allclose(table["lr"], BEST, rtol=0.003)  # 2001 places in a window of four steps
+    flipped = optimum(trials(parabola).assign(loss=lambda rows: 1 / rows["loss"]), "lr", "loss", "batch", mode="max")
+    np.testing.assert_allclose(flipped["lr"], table["lr"], rtol=1e-9)
+    fit = fit_optimum(trials(parabola), "power", "lr", "loss", "batch")
+    assert fit.estimates["exponent"].value == pytest.approx(0.5, abs=2e-3) and fit.x == ("batch",) and fit.y == "lr"
+
+
+def test_the_interval_is_that_of_fieller():
+    """In closed form, from the coefficients and covariance that numpy finds for each window."""
+    data = trials(parabola, noise=0.01, seeds=3)
+    for row in optimum(data, "lr", "loss", "batch").itertuples():
+        means = np.log(data[data["batch"] == row.batch].assign(loss=np.log(data["loss"])).groupby("lr")["loss"].mean() + 9)
+        near = data[(data["batch"] == row.batch) & (np.abs(np.log(data["lr"] / row.lr)) < 2.6 * np.log(RATES[1] / RATES[0]))]
+        assert row.rows == 15 and len(means) == 12
+        if near["lr"].nunique() != 5:
+            continue  # which five is clear only where the optimum is not between two grid points
+        u, goal = np.log(near["lr"]), np.log(near["loss"])
+        (c, b, _), cov = np.polyfit(u, goal, 2, cov=True)
+        t2 = stats.t.ppf(0.975, 12) ** 2
+        # v with (b + 2 c v)^2 = t^2 var(b + 2 c v)
+        roots = np.roots([4 * c**2 - 4 * t2 * cov[0, 0], 4 * b * c - 4 * t2 * cov[0, 1], b**2 - t2 * cov[1, 1]])
+        np.testing.assert_allclose(np.log([row.low, row.high]), np.sort(roots), atol=0.005)
+
+
+def test_intervals_hold_the_optimum_whether_the_loss_is_skewed_or_not():
+    """95 in 100, of 160 optima each: fewer than 140 is less than one case in a thousand."""
+    for loss in (parabola, skewed):
+        held = []
+        for seed in range(20):
+            table = optimum(trials(loss, 0.005, seeds=3, seed=seed), "lr", "loss", "batch")
+            held += list((table["low"] <= BEST) & (table["high"] >= BEST))
+        assert 140 <= sum(held) < len(held)
+
+
+@pytest.mark.parametrize("loss, seeds", [(parabola, 1), (parabola, 4), (skewed, 2)])
+def test_the_exponent_of_the_law_is_held(loss, seeds):
+    """95 in 100, of 40: fewer than 33 is one case in a thousand."""
+    held = [fit_optimum(trials(loss, 0.02, seeds, seed), "power", "lr", "loss", "batch").estimates["exponent"].covers(0.5)
+            for seed in range(40)]
+    assert sum(held) >= 33
+
+
+def test_optima_at_the_end_of_the_grid_are_censored_and_left_out():
+    data = trials(parabola, rates=RATES[:7], noise=1e-4)
+    table = optimum(data, "lr", "loss", "batch")
+    assert table["at_edge"].tolist() == (BEST > RATES[6] * 0.95).tolist() and 0 < table["at_edge"].sum() < 5
+    at = table[table["at_edge"]]
+    assert (at["lr"] == RATES[6]).all() and np.isinf(at["high"]).all() and np.isinf(at["se"]).all()
+    fit = fit_optimum(data, "power", "lr", "loss", "batch")
+    assert fit.n == 8 - len(at) and f"left out: {len(at)} at an edge of the grid, 0 not found" in fit.method
+    assert fit.estimates["exponent"].covers(0.5)
+    with pytest.raises(UserError, match="first or last tried; widen the grid"):
+        fit_optimum(data[data["batch"] >= 1024], "power", "lr", "loss", "batch")
+
+
+def test_diverged_trials_bound_the_grid():
+    data = trials(parabola, seeds=2)
+    data.loc[(data["lr"] > 2 * 0.0055 * data["batch"] ** 0.5) & (data["seed"] == 1), "loss"] = np.nan
+    table = optimum(data, "lr", "loss", "batch")
+    found = table[~table["at_edge"]]
+    np.testing.assert_allclose(found["lr"], BEST[~table["at_edge"]], rtol=0.003)
+    assert (table["rows"] <= 8).all() and len(found) >= 4
+
+
+def test_seeds_that_differ_are_clusters():
+    """Each seed with its own optimum: the interval is that of their mean, from as many numbers as there are seeds."""
+    shift = np.array([-0.5, -0.1, 0.2, 0.5])
+    data = trials(parabola, seeds=4)
+    data["loss"] = parabola(np.log(data["lr"] / np.repeat(BEST, 48)) - shift[data["seed"]])
+    table = optimum(data, "lr", "loss", "batch", cluster="seed")
+    half = stats.t.ppf(0.975, 3) * shift.std(ddof=1) / 2
+    np.testing.assert_allclose(np.log(table["lr"] / BEST), shift.mean(), atol=0.003)
+    np.testing.assert_allclose(np.log(table["high"] / table["lr"]), half, atol=0.01)
+    np.testing.assert_allclose(table["dof"], 3)
+
+
+def stable(edges, rates=RATES, sizes=SIZES):
+    """A row for each size, rate and replicate: whether the rate is below that replicate's edge (sizes, replicates)."""
+    b, r, s = (each.ravel() for each in np.meshgrid(np.arange(len(sizes)), rates, np.arange(edges.shape[1]), indexing="ij"))
+    return pd.DataFrame({"batch": sizes[b], "lr": r, "ok": r < edges[b, s]})
+
+
+def test_the_largest_stable_value_is_the_mean_of_the_replicates_midpoints():
+    rng = np.random.default_rng(0)
+    edges = BEST[:, None] * np.exp(0.6 * rng.normal(size=(8, 3)))
+    table = largest_stable(stable(edges), "lr", "ok", "batch")
+    step = np.log(RATES[1] / RATES[0])
+    above = np.searchsorted(RATES, edges)
+    middles = (np.log(RATES[above]) + np.log(RATES[above - 1])) / 2
+    np.testing.assert_allclose(np.log(table["lr"]), middles.mean(1), rtol=1e-9)
+    spread = middles.var(1, ddof=1).mean()
+    dither = np.exp(-((2 * np.pi / step) ** 2) * max(spread - step**2 / 12, 0))
+    np.testing.assert_allclose(table["se"], np.sqrt(spread / 3 + step**2 / 12 * dither), rtol=1e-9)
+    assert (table["dof"] == 16).all() and table["rows"].tolist() == [36] * 8
+
+
+def test_one_replicate_is_known_to_the_grid_step():
+    table = largest_stable(stable(BEST[:, None]), "lr", "ok", "batch")
+    step = np.log(RATES[1] / RATES[0])
+    np.testing.assert_allclose(table["se"], step / np.sqrt(12), rtol=1e-9)
+    assert ((table["low"] < BEST) & (BEST < table["high"])).all()
+
+
+def test_an_accident_does_not_make_an_edge_but_the_end_of_the_grid_does():
+    data = stable(np.repeat(BEST[:, None], 5, axis=1))
+    alone = data.index[(data["batch"] == 64) & (data["lr"] < 0.02)][7]
+    table = largest_stable(data.assign(ok=data["ok"] & (data.index != alone)), "lr", "ok", "batch").set_index("batch")
+    plain = largest_stable(data, "lr", "ok", "batch").set_index("batch")
+    assert table.loc[64, "lr"] < plain.loc[64, "lr"] < 1.6 * table.loc[64, "lr"]
+    low = largest_stable(stable(BEST[:, None], rates=RATES[4:]), "lr", "ok", "batch")
+    assert low["at_edge"].tolist() == (BEST < RATES[4]).tolist() and low["at_edge"].any()
+    assert np.isinf(low.loc[low["at_edge"], "high"]).all() and (low.loc[low["at_edge"], "low"] == 0).all()
+
+
+def test_a_grid_that_puts_edges_on_a_line_does_not_make_them_certain():
+    """Rates by factors of 2 over sizes by factors of 4: any exponent near 0.5 gives the same trials."""
+    sizes, rates = 4.0 ** np.arange(6), 2.0 ** np.arange(-6, 8)
+    data = stable(0.9 * sizes[:, None] ** 0.47, rates, sizes)
+    fit = fit_optimum(data, "power", "lr", "ok", "batch", mode="largest_stable")
+    exponent = fit.estimates["exponent"]
+    assert exponent.value == pytest.approx(0.5, abs=1e-9) and exponent.covers(0.47) and not exponent.covers(0.3)
+    assert "more than their scatter" in fit.method and "6 largest stable values" in fit.method
+    assert np.quantile(fit.draws[:, 1], [0.025, 0.975]) == pytest.approx([exponent.low, exponent.high], abs=0.02)
+
+
+def test_the_exponent_of_stability_is_held():
+    """95 in 100 or more, of 40: fewer than 33 is one case in a thousand."""
+    held = 0
+    for seed in range(40):
+        edges = BEST[:, None] * np.exp(np.random.default_rng(seed).normal(0, 0.3, (8, 3)))
+        fit = fit_optimum(stable(edges), "power", "lr", "ok", "batch", mode="largest_stable")
+        held += fit.estimates["exponent"].covers(0.5)
+    assert held >= 33
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda data: data.drop(columns="lr"), "optimum: no column called 'lr'"),
+    (lambda data: data.assign(lr=data["lr"] - 1), "optimum: lr = -0.996 on an axis of logarithms"),
+    (lambda data: data[data["lr"] < 0.02], "optimum: 3 values of lr at batch = 16 with a finite loss"),
+    (lambda data: data.assign(loss=np.nan), "no row has numbers")])
+def test_bad_input_is_named(change, message):
+    with pytest.raises(UserError, match=message):
+        fit_optimum(change(trials(parabola)), "power", "lr", "loss", "batch")
+
+
+def test_stability_is_0_or_1():
+    with pytest.raises(UserError, match="loss has .*; give a column of 0 and 1"):
+        largest_stable(trials(parabola), "lr", "loss", "batch")
+    with pytest.raises(UserError, match="no law called 'powr'; did you mean 'power'"):
+        fit_optimum(trials(parabola), "powr", "lr", "loss", "batch")
