@@ -44,13 +44,13 @@ class Parts:
         found = {path: schema for path, schema in schemas.items() if schema is not None}
         return cls(filesystem, list(found), list(found.values()))
 
-    def dataset(self) -> ds.Dataset:
-        """All rows, lazily; a column that only some parts have is null in the others.
+    def dataset(self, also: pa.Schema | None = None) -> ds.Dataset:
+        """All rows, lazily; a column that only some parts have, or that is in ``also`` alone, is null in the others.
 
         Raises UserError where the types of a column do not go together.
         """
         try:
-            schema = pa.unify_schemas(self.schemas, promote_options="permissive")
+            schema = pa.unify_schemas([*self.schemas, *([also] if also else [])], promote_options="permissive")
         except pa.ArrowTypeError as error:
             raise UserError(f"{self.paths[0]} ...: parts do not go together: {_line(error)}; "
                             "keep each study in a results folder of its own") from None

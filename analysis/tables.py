@@ -17,7 +17,7 @@ import pyarrow.fs as pafs
 
 from analysis.parts import READ_ERRORS, Parts
 from trials.errors import UserError, did_you_mean
-from trials.records import TABLES, schemas
+from trials.records import COLUMNS, TABLES, schemas
 
 T = TypeVar("T")
 
@@ -126,7 +126,8 @@ class Tables(Frames):
         if not parts.paths:  # such as spectra that were not measured
             types = {column.name: column.type for schema in self.parts("trials").schemas for column in schema}
             return ds.dataset(schemas(types, self.axes)[name].empty_table())
-        rows = parts.dataset().filter(pc.field("trial_id").isin(self.ids))
+        today = pa.schema([column.field for column in COLUMNS[name]])  # null where an older version wrote a part
+        rows = parts.dataset(today).filter(pc.field("trial_id").isin(self.ids))
         late = [axis for axis in self.axes if any(axis not in schema.names for schema in parts.schemas)]
         if name == "trials" or not late:
             return rows

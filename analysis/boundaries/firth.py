@@ -25,8 +25,9 @@ from analysis.estimates import LEVEL
 
 Array = npt.NDArray[np.float64]
 Planes = Callable[[Array], tuple[Array, Array]]  # angles (B,) -> normals (B, C), points on the planes (B, C)
-STEPS, HALVINGS, TOLERANCE = 100, 30, 1e-8  # of Newton's method; it stops where a step promises no more in l*
-DRAWS, PROPOSALS = 1000, 1000
+STEPS, HALVINGS = 100, 30  # of Newton's method, at most
+PRECISE, ENOUGH = 1e-10, 1e-4  # it stops where a step promises no more in l*: for a fit, and for what is held
+DRAWS, PROPOSALS = 400, 800
 QUARTER = np.pi / 2
 STEEPEST = 10.0  # times the fitted coefficient: what is not refuted here is not refuted at all
 
@@ -82,14 +83,17 @@ class Firth:
     def likelihood_ratio(self, numerator: int, denominator: int, value: float) -> float:
         """Twice what is lost where -b_numerator / b_denominator is ``value``, over the inflation by clusters."""
         above, below = np.eye(len(self.coefficients))[[numerator, denominator]]
-        plane = (above + value * below)[None]
         fitted = -self.coefficients[numerator] / self.coefficients[denominator]
-        return 2.0 * float(self._loss(plane, self._nearest(plane))[0]) / self._inflation(above + fitted * below)
+        return 2.0 * float(self.lost((above + value * below)[None])[0]) / self._inflation(above + fitted * below)
 
     def test(self, numerator: int, denominator: int, value: float) -> float:
         """p-value of -b_numerator / b_denominator = ``value``."""
         ratio = self.likelihood_ratio(numerator, denominator, value)
         return float(f_distribution.sf(ratio, 1, self.clusters - 1))
+
+    def lost(self, normals: Array) -> Array:
+        """What l* or l, whichever loses less, loses (B,) where normals (B, C) @ b = 0."""
+        return self._loss(normals, self._nearest(normals))
 
     def draws(self, denominator: int, rng: np.random.Generator) -> Array:
         """Coefficients (DRAWS, C) whose ratios to that of ``denominator`` are as likely as the profile says, with the
@@ -109,8 +113,7 @@ class Firth:
         return np.asarray(found[rng.choice(PROPOSALS, DRAWS, p=weight / weight.sum())])
 
     def _inflation(self, gradient: Array) -> float:
-        """How much clusters inflate the variance of the parameter with this gradient (C,) in the coefficients."""
-        return max(1.0, float(gradient @ self.clustered @ gradient / (gradient @ self.covariance @ gradient)))
+        return inflation(self.covariance, self.clustered, gradient)
 
     def _nearest(self, normals: Array) -> Array:
         """The points (B, C) of planes through 0 that are nearest to the maximum."""
@@ -126,7 +129,7 @@ class Firth:
         and where l* has the latter, (B, C)."""
         half = len(start)
         found, value, _ = _maximize(self.design, self.ones, self.trials, np.tile(start, (2, 1)),
-                                    np.tile(basis, (2, 1, 1)), np.repeat([1.0, 0.0], half))
+                                    np.tile(basis, (2, 1, 1)), np.repeat([1.0, 0.0], half), ENOUGH)
         lost = np.minimum(self.log_likelihood - value[:half], self.plain - value[half:])
         return np.maximum(lost, 0.0), found[:half]
 
@@ -167,16 +170,29 @@ def firth(design: Array, ones: Array, trials: Array | None = None, clusters: npt
     trials = np.ones(len(design)) if trials is None else trials
     columns = design.shape[1]
     anywhere = np.tile(np.eye(columns), (2, 1, 1))
-    found, value, converged = _maximize(design, ones, trials, np.zeros((2, columns)), anywhere, np.array([1.0, 0.0]))
-    _, p, information = _state(design, ones, trials, found[:1], np.ones(1))
-    covariance = np.linalg.inv(information[0])
-    names, place = np.unique(np.arange(len(design)) if clusters is None else np.asarray(clusters), return_inverse=True)
-    scores = np.zeros((len(names), columns))
-    np.add.at(scores, place, (ones - trials * p[0])[:, None] * design)
-    count = len(names)
-    clustered = covariance @ (scores.T @ scores) @ covariance * (count / max(1, count - 1))
-    return Firth(design, ones, trials, found[0], covariance, clustered, count, float(value[0]), float(value[1]),
-                 bool(converged[0]))
+    found, value, converged = _maximize(design, ones, trials, np.zeros((2, columns)), anywhere,
+                                        np.array([1.0, 0.0]), PRECISE)
+    p = _state(design, ones, trials, found[:1], np.ones(1))[1][0]
+    clusters = np.arange(len(design)) if clusters is None else np.asarray(clusters)
+    covariance, clustered = sandwich(design, ones, trials, clusters, p)
+    return Firth(design, ones, trials, found[0], covariance, clustered, len(np.unique(clusters)), float(value[0]),
+                 float(value[1]), bool(converged[0]))
+
+
+def sandwich(design: Array, ones: Array, trials: Array, clusters: npt.NDArray[np.generic], p: Array
+             ) -> tuple[Array, Array]:
+    """Covariance (C, C) of what the design (n, C) says d logit p is: by the Fisher information, and by the scores of
+    clusters (Liang & Zeger 1986), times clusters / (clusters - 1)."""
+    covariance = np.linalg.inv(_gram(design, (trials * p * (1.0 - p))[None])[0])
+    names, place = np.unique(clusters, return_inverse=True)
+    scores = np.zeros((len(names), design.shape[1]))
+    np.add.at(scores, place, (ones - trials * p)[:, None] * design)
+    return covariance, covariance @ (scores.T @ scores) @ covariance * (len(names) / max(1, len(names) - 1))
+
+
+def inflation(covariance: Array, clustered: Array, gradient: Array) -> float:
+    """How much clusters inflate the variance of the parameter with this gradient (C,) in the coefficients."""
+    return max(1.0, float(gradient @ clustered @ gradient / (gradient @ covariance @ gradient)))
 
 
 def _state(design: Array, ones: Array, trials: Array, coefficients: Array, penalty: Array
@@ -201,8 +217,8 @@ def _gram(design: Array, weights: Array) -> Array:
     return np.asarray(gram + least[:, None, None] * np.eye(columns))
 
 
-def _maximize(design: Array, ones: Array, trials: Array, start: Array, basis: Array, penalty: Array
-              ) -> tuple[Array, Array, Array]:
+def _maximize(design: Array, ones: Array, trials: Array, start: Array, basis: Array, penalty: Array,
+              tolerance: float) -> tuple[Array, Array, Array]:
     """Newton's method with step halving from each start (B, C) along its basis (B, C, F), all at once.
 
     Returns coefficients (B, C), the value (B,) of l* where the penalty (B,) is 1 and of l where it is 0, and whether
@@ -222,7 +238,7 @@ def _maximize(design: Array, ones: Array, trials: Array, start: Array, basis: Ar
         along = across @ score[:, :, None]
         step = np.linalg.solve(across @ _gram(design, weights * (1.0 + leverage / trials)) @ basis[active], along)
         move = (basis[active] @ step)[:, :, 0]
-        open_ = 0.5 * (step * along).sum(axis=(1, 2)) > TOLERANCE
+        open_ = 0.5 * (step * along).sum(axis=(1, 2)) > tolerance
         active, move = active[open_], move[open_]
         waiting = np.arange(len(active))
         for halving in range(HALVINGS):

@@ -129,7 +129,7 @@ def outcome_table(data: pd.DataFrame, outcome: str, axes: Sequence[str], cluster
             raise UserError(f"{place}: {name} must be finite numbers; leave out the rows where it is not")
     seen = data[outcome][~left_out]
     if not seen.isin([0, 1]).all():
-        raise UserError(f"{place}: {outcome} must be 0 or 1, but has {seen[~seen.isin([0, 1])].iloc[0]!r}; "
+        raise UserError(f"{place}: {outcome} must be 0 or 1, but has {seen[~seen.isin([0, 1])].iloc[0]}; "
                         "make a column of it that says yes or no, and call the rows censored that do not")
     points = table.groupby(list(axes)).ngroup()
     table = table.assign(**{outcome: seen.astype(float)}, cluster=data[cluster] if cluster else points,
@@ -149,18 +149,25 @@ def coordinates(table: pd.DataFrame, axes: Sequence[str], log: Sequence[bool]) -
                             for name, logarithmic in zip(axes, log, strict=True)])
 
 
+def tally(values: Array, outcome: pd.Series, cluster: pd.Series) -> tuple[Array, Array, Array, npt.NDArray[np.intp]]:
+    """Rows at one point, values (n, 2), and of one cluster as one, so that more seeds cost nothing: the points (m, 2),
+    ones (m,) of trials (m,), and codes of clusters (m,)."""
+    rows = pd.DataFrame({"u": values[:, 0], "v": values[:, 1], "cluster": pd.factorize(cluster)[0],
+                         "outcome": outcome.to_numpy()})
+    counts = rows.groupby(["u", "v", "cluster"])["outcome"].agg(["sum", "size"]).reset_index()
+    return (counts[["u", "v"]].to_numpy(), counts["sum"].to_numpy(), counts["size"].to_numpy(float),
+            counts["cluster"].to_numpy())
+
+
 def _surface(used: pd.DataFrame, outcome: str, axes: tuple[str, str], log: tuple[bool, bool], curved: bool) -> Surface:
     values = coordinates(used, axes, log)
     center, scale = values.mean(axis=0), values.std(axis=0)
-    # Trials at one point and of one cluster are one row, so that more seeds cost nothing.
-    rows = pd.DataFrame({"u": values[:, 0], "v": values[:, 1], "cluster": pd.factorize(used["cluster"])[0]})
-    counts = used[outcome].groupby([rows[name].to_numpy() for name in rows]).agg(["sum", "size"]).reset_index()
-    z = (counts[["level_0", "level_1"]].to_numpy() - center) / np.where(scale > 0, scale, 1.0)
+    points, ones, trials, clusters = tally(values, used[outcome], used["cluster"])
+    z = (points - center) / np.where(scale > 0, scale, 1.0)
     design = np.column_stack([np.ones(len(z)), z] + [z[:, 0] ** 2] * curved)
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise UserError(f"boundary of {outcome}: the points of {axes[0]} and {axes[1]} lie on one line; sweep both")
-    fit = firth(design, counts["sum"].to_numpy(), counts["size"].to_numpy(float), counts["level_2"].to_numpy())
-    return Surface(fit, center, scale)
+    return Surface(firth(design, ones, trials, clusters), center, scale)
 
 
 def _of(boundary: Boundary) -> Surface:
@@ -199,7 +206,8 @@ def _estimates(surface: Surface, log: tuple[bool, bool], level: float) -> dict[s
     at = estimates["location"]
     value, low, high = (surface.center[1] + sv * v for v in (at.value, at.low, at.high))
     if log[1]:
-        value, low, high = map(np.exp, (value, low, high))
+        with np.errstate(over="ignore"):  # a boundary along y is nowhere
+            value, low, high = np.exp([value, low, high])
     estimates["location"] = Estimate(float(value), float(low), float(high), level)
     steepness, low, high = fit.size(2, level)
     unit = 2.0 * float(np.log(9.0)) * sv

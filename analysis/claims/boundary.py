@@ -30,9 +30,9 @@ def _pair(value: Any, place: str, known: Collection[str]) -> tuple[Any, ...]:
 class BoundaryClaim(Claim):
     """The outcome changes across a curve in the plane of the two axes ``in``, the second as a function of the first.
 
-    The outcome is the column ``boundary`` itself (0 or 1), or whether it is ``above`` a number, or which of two values
-    it has (``between``; rows with others are left out). Trials that were stopped early, before the outcome showed, are
-    censored.
+    Axes count in logarithms where all their values are above 0. The outcome is the column ``boundary`` itself (0 or 1),
+    or whether it is ``above`` a number, or which of two values it has (``between``; rows with others are left out).
+    Trials that were stopped early, before the outcome showed, are censored.
     """
 
     gives: ClassVar[tuple[str, ...]] = ("slope", "location", "width", "curvature")
@@ -56,7 +56,8 @@ class BoundaryClaim(Claim):
         rows = self._outcomes(observations(tables, {self.boundary, *self.in_}, self.at, self.where))
         x, y = self.in_
         curved = True if "curvature" in self.expect else None
-        fit = fit_boundary(rows, "outcome", x, y, cluster="configuration", censored="censored", curved=curved)
+        log = (bool((rows[x] > 0).all()), bool((rows[y] > 0).all()))
+        fit = fit_boundary(rows, "outcome", x, y, log=log, cluster="configuration", censored="censored", curved=curved)
         about = f"{self._name} over {x} and {y} {self.at}"
         if fit.kind == "none":
             return self.decided(about, fit.estimates, fit.n, fit.method, fit, [f"no boundary here: {fit.because}"],

@@ -1,8 +1,8 @@
 """The best, or the largest stable, value of one axis as a function of another: found for each, then a law of them all.
 
-The law carries the uncertainty of what it is fitted to: its intervals are the wider of two, that of the scatter of the
-optima about the law and that of the errors with which each was found. Neither does alone: a few optima may lie on a
-line by chance, and largest stable values on a grid often lie on one by the grid.
+The law carries the uncertainty of what it is fitted to: its intervals rest on the greater of two variances, that of the
+scatter of the optima about the law and that of the errors with which each was found. Neither does alone: a few optima
+may lie on a line by chance, and largest stable values often do by the grid; errors know nothing of a law that is wrong.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def optimum(data: pd.DataFrame, axis: str, y: str, by: str, *, mode: Literal["mi
     ``by`` (Fisher's combined test), the next power is significant. The interval has the places where the slope may be 0
     (Fieller 1954); an end is 0 or infinite where that is not within the neighbours. A skewness that cannot be told from
     chance moves the optimum, by up to a third of the grid's step, for all of ``by`` alike. Rows with the same value in
-    ``cluster`` share their chance. Values of the axis where a trial has no finite y, for it diverged, are no candidates;
-    next to one, the optimum is the best value on the grid, with its neighbours as the interval.
+    ``cluster`` share their chance. Values of the axis where a trial has no finite y, for it diverged, are no optima; at
+    their border the optimum is the best value on the grid, and its interval reaches to the neighbours.
 
     Columns: ``by``, ``axis`` (the optimum; NaN where the curve has none), ``low``, ``high``, ``se`` (of its logarithm)
     and its ``dof``, ``rows`` fitted, ``at_edge``: the best is the first or last value of the grid, or beyond. Raises
@@ -81,6 +81,8 @@ class _Window:
         means = group.groupby(axis)["goal"].mean()
         grid, padded = means.index.to_numpy(float), np.pad(means.to_numpy(), 1, mode="edge")
         best = int(np.argmin(padded[:-2] + 2 * padded[1:-1] + padded[2:]))
+        if best in (0, len(grid) - 1):  # an end has no neighbour beyond to be weighed down by
+            best = int(np.argmin(means))
         near = group[group[axis].isin(grid[max(best - NEIGHBOURS, 0): best + NEIGHBOURS + 1])]
         return _Window(value, tried, grid, best, np.log(near[axis].to_numpy() / grid[best]), near["goal"].to_numpy(),
                        near["cluster"].to_numpy() if clustered else None)
@@ -208,8 +210,9 @@ def fit_optimum(data: pd.DataFrame, law: str | Law, axis: str, y: str, by: str, 
     table = largest_stable(data, axis, y, by, level=level) if mode == "largest_stable" else optimum(
         data, axis, y, by, mode=mode, cluster=cluster, level=level)
     kept = table[~table["at_edge"] & table[axis].notna()]
-    if kept.empty:
-        raise UserError(f"fit_optimum: at each {by} the best {axis} is the first or last tried; widen the grid")
+    if len(kept) < 3:
+        raise UserError(f"fit_optimum: a best {axis} is found at {len(kept)} of {len(table)} values of {by}, and lies "
+                        f"at the edge of what was tried at {table['at_edge'].sum()}; it takes 3: widen its grid")
     fit = fit_law(kept, law, by, axis, level=level, seed=seed)
     problem = pose(kept, fit.law, (by,), axis)
     best = problem.coordinates(fit.parameters)
@@ -217,18 +220,18 @@ def fit_optimum(data: pd.DataFrame, law: str | Law, axis: str, y: str, by: str, 
     # What the errors of the optima make of each parameter, with Satterthwaite's degrees of freedom.
     scale = 1.0 if fit.law.log else kept[axis].to_numpy()
     shares = (known.influence * scale * kept["se"].to_numpy()) ** 2
-    dof = shares.sum(1) ** 2 / np.maximum((shares**2 / kept["dof"].to_numpy()).sum(1), 1e-300)
-    reach = stdtrit(dof, (1 + level) / 2) * np.sqrt(shares.sum(1))
-    wider = np.isfinite(known.se) & (reach > known.critical(level) * known.se)
+    own = np.sqrt(shares.sum(1))
+    dof = own**4 / np.maximum((shares**2 / kept["dof"].to_numpy()).sum(1), 1e-200)
+    more = np.isfinite(known.se) & (own > known.se)
     method = f"{fit.method}, of {len(kept)} {'largest stable values' if mode == 'largest_stable' else 'optima'}"
     if len(kept) < len(table):
         edge = int(table["at_edge"].sum())
         method += f"; left out: {edge} at an edge of the grid, {len(table) - len(kept) - edge} not found"
-    if not wider.any():
+    if not more.any():
         return replace(fit, method=method)
-    se = np.where(wider, np.sqrt(shares.sum(1)), known.se)
-    errors = replace(known, se=se, sigma=np.where(wider, se / np.linalg.norm(known.influence, axis=1), known.sigma),
-                     dof=np.where(wider, dof, known.dof))
+    sigma = own / np.maximum(np.linalg.norm(known.influence, axis=1), 1e-200)
+    errors = replace(known, se=np.where(more, own, known.se), sigma=np.where(more, sigma, known.sigma),
+                     dof=np.where(more, dof, known.dof))
     squares = float((fit.data["residual"] ** 2).sum())
     low, high = problem.parameters(profile(problem, best, squares, errors, level).T)
     estimates = {name: Estimate(each.value, float(below), float(above), level)

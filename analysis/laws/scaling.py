@@ -102,7 +102,7 @@ class _Huber:
             step = np.clip(np.linalg.solve(hessian, gradient)[:, :, 0], -2, 2)
             trial = np.clip(theta[live] + step, self.low, self.high)
             trial_loss = self.loss(self.residuals(trial))
-            better, settled = trial_loss < loss[live], loss[live] - trial_loss < 1e-7 * loss[live]
+            better, settled = trial_loss < loss[live], trial_loss > (1 - 1e-7) * loss[live]
             damping[live] = np.maximum(damping[live] * np.where(better, 0.2, 6.0), 1e-6)
             theta[live[better]], loss[live[better]] = trial[better], trial_loss[better]
             live = live[~(better & settled | (damping[live] > 1e6))]

@@ -19,12 +19,13 @@ FEWEST = 5  # values of x
 @dataclass(frozen=True)
 class Trend:
     """``estimates`` has ``rank_correlation``, Spearman's between x and the mean of y at each x. ``data`` has a row for
-    each x: x, y (that mean) and ``n`` (rows)."""
+    each x: x, y (that mean) and ``n``, how many of ``rows`` (x, y) it is of."""
 
     x: str
     y: str
     estimates: Mapping[str, Estimate]
     data: pd.DataFrame = field(repr=False)
+    rows: pd.DataFrame = field(repr=False)
     method: str
 
 
@@ -49,4 +50,4 @@ def trend(data: pd.DataFrame, x: str, y: str, *, level: float = LEVEL) -> Trend:
     half = norm.ppf((1 + level) / 2) * np.sqrt((1 + held**2 / 2) / (n - 3))
     low, high = np.tanh(np.arctanh(held) - half), np.tanh(np.arctanh(held) + half)
     estimate = Estimate(r, -1.0 if r < -most else float(low), 1.0 if r > most else float(high), level)
-    return Trend(x, y, {"rank_correlation": estimate}, means, f"Spearman's rank correlation of {n} means")
+    return Trend(x, y, {"rank_correlation": estimate}, means, rows, f"Spearman's rank correlation of {n} means")

@@ -104,8 +104,9 @@ def _embedded(data: Mapping[str, Any]) -> str:
 def _head(about: About, trials: pd.DataFrame, verdicts: Sequence[Verdict]) -> Html:
     counts = [f"{count:,} {status}" for status in STATUSES if (count := int((trials["status"] == status).sum()))]
     source = [tag("p", "Source: ", about.source, class_="source")] if about.source else []
-    answers = [tag("span", f"{MARKS[answer]} {count} {answer}", class_=f"answer {answer}") for answer in MARKS
-               if (count := sum(verdict.answer == answer for verdict in verdicts))]
+    found = {answer: sum(verdict.answer == answer for verdict in verdicts) for answer in MARKS}
+    answers = [tag("span", f"{MARKS[answer]} {count} {answer if count == 1 else answer.removesuffix('s')}",
+                   class_=f"answer {answer}") for answer, count in found.items() if count]
     return tag("div", tag("p", about.name, class_="name"), tag("h1", about.question or about.name), *source,
                tag("p", f"{len(trials):,} trials: {', '.join(counts)}", class_="counts"),
                *([tag("p", *answers, class_="answers")] if answers else []))

@@ -39,7 +39,8 @@ function lookOf(cells, measure) {
     svg("linearGradient", { id: "ramp" }, ...stops),
     svg("rect", { width: 140, height: 12, rx: 2, fill: "url(#ramp)" }),
   );
-  const ramp = means.length ? [short(low), bar, short(high)] : ["no trial has a number"];
+  const ramp = means.length ? [short(low), bar, short(high)] : [];
+  if (means.length < cells.length) ramp.push("hatched or crossed: no trial has a number");
   return {
     colour,
     log,

@@ -119,7 +119,7 @@ def test_a_part_set_aside_after_listing_is_left_out(study, monkeypatch):
 def test_unreadable_storage_is_told_as_such(study, monkeypatch):
     study.add("a")
     tables = analysis.load(study.root)
-    monkeypatch.setattr(Parts, "dataset", lambda self: (_ for _ in ()).throw(OSError("network is down")))
+    monkeypatch.setattr(Parts, "dataset", lambda self, *also: (_ for _ in ()).throw(OSError("network is down")))
     with pytest.raises(UserError, match="cannot be read: network is down; try again"):
         tables.steps  # noqa: B018
 

@@ -22,8 +22,8 @@ def grid(side, noise=0.0, seed=0, truth=TRUTH):
     """A row for each of ``side`` sizes and amounts of data."""
     n, d = (each.ravel() for each in np.meshgrid(np.geomspace(1e7, 1e10, side), np.geomspace(1e9, 1e12, side)))
     e, a, alpha, b, beta = truth
-    loss = e + a * n**-alpha + b * d**-beta
-    return pd.DataFrame({"n": n, "d": d, "loss": loss * np.exp(noise * np.random.default_rng(seed).normal(size=len(n)))})
+    noises = np.exp(noise * np.random.default_rng(seed).normal(size=len(n)))
+    return pd.DataFrame({"n": n, "d": d, "loss": (e + a * n**-alpha + b * d**-beta) * noises})
 
 
 def sizes(truth, noise=0.0, seed=0, count=12, low=1e6, high=1e10):
@@ -94,7 +94,7 @@ def test_intervals_and_draws_hold_the_truth():
         for place, name in ((2, "n_exponent"), (4, "d_exponent")):
             held += fit.estimates[name].covers(TRUTH[place])
             drawn += bool(low[place] <= TRUTH[place] <= high[place])
-    assert 70 <= held < 80 and 70 <= drawn
+    assert 70 <= held < 80 and drawn >= 70
 
 
 def test_a_band_and_an_extrapolation():

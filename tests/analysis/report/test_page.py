@@ -24,7 +24,8 @@ from analysis.report.pictures import Picture, claim_pictures, study_pictures
 from analysis.tables import load
 from trials.records import COLUMNS, Rows
 
-HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror="document.title=1">\'"&<!--\u2028]]>'
+HOSTILE = ('</script </script><script>document.title="owned"</script><img src=x onerror="document.title=1">'
+           '\'"&\u2028]]><!-- <script <img src=x ')
 VOID = ("img", "meta", "input")
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
@@ -165,6 +166,7 @@ def test_what_a_study_says_cannot_become_markup(make_study):
     harmless, hostile = made("word", "one"), made(HOSTILE, "other")
     shape = [(name, sorted(attributes)) for name, attributes in Parsed(harmless).elements]
     assert [(name, sorted(attributes)) for name, attributes in Parsed(hostile).elements] == shape
+    assert "<" not in re.search('id="data">(.*?)</script>', hostile, re.S)[1]  # where scripts end is no simple matter
     found = by_name(embedded(hostile))
     assert HOSTILE in found["optimizer"]["values"] and f"{HOSTILE}.stable_rank" in found
     page = Parsed(hostile)
@@ -280,7 +282,7 @@ def cells_in(dom):
     ("#x=batch_size&value=diverged&cell=3", 4, ("batch size 8", {"trials": "6", "share of diverged trials": "0.167"})),
     ("#x=lr&y=batch_size&value=fc1.phase&held=%5B%22batch_size%22%2C9%5D", 12, None),
 ])
-def test_in_a_browser(make_study, tmp_path, route, cells, opened):
+def test_what_is_hostile_stays_text_in_a_browser(make_study, tmp_path, route, cells, opened):
     tables = fill(make_study, layers=("fc1", HOSTILE), odd=HOSTILE)
     dom = browse(report(ABOUT, tables, VERDICTS), tmp_path, route)
     page, drawn = Parsed(dom), cells_in(dom)
@@ -301,6 +303,23 @@ def test_in_a_browser(make_study, tmp_path, route, cells, opened):
     assert [each["aria-label"] for each in panel.of("svg") if "aria-label" in each] == [
         "loss over steps", "spectrum of fc1"]
     assert HOSTILE in panel.said("option")
+
+
+@needs_browser
+def test_cells_are_where_their_values_are_named_and_coloured_by_them(make_study, tmp_path):
+    dom = browse(report(ABOUT, fill(make_study), []), tmp_path)
+    named = {anchor: {text: float(x if anchor == "middle" else y) for x, y, text in
+                      re.findall(rf'<text x="([\d.]+)" y="([\d.]+)" text-anchor="{anchor}">([\d.]+)<', dom)}
+             for anchor in ("middle", "end")}
+    cells = re.findall(r'<g class="cell".*?aria-label="learning rate ([\d.]+), batch size (\d+):.*?><rect y="(.*?)" '
+                       r'height="(.*?)" x="(.*?)" width="(.*?)" fill="(.*?)"', dom)
+    assert len(cells) == 12
+    for lr, batch, y, height, x, width, _ in cells:
+        assert float(x) + float(width) / 2 == pytest.approx(named["middle"][lr])
+        assert float(y) + float(height) / 2 == pytest.approx(named["end"][batch] - 4)  # half the height of a digit
+    assert list(named["end"]) == ["1", "2", "4", "8"] and sorted(named["end"].values()) == list(
+        named["end"].values())[::-1]
+    assert cells[0][-1] == "rgb(68,1,84)" and cells[-1][-1] == "rgb(253,231,37)"  # the ends of viridis
 
 
 @needs_browser
