@@ -102,7 +102,8 @@ def nothing(rng: np.random.Generator) -> None:
 
 def sizes(rng: np.random.Generator, repeats: int = FEWER) -> None:
     """Print coverage of finite-size scaling."""
-    print(f"\nfinite-size scaling, 5 sizes, 12 values, 3 seeds, {repeats} sweeps each: coverage, and called a transition")
+    print(f"\nfinite-size scaling, 5 sizes, 12 values, 3 seeds, {repeats} sweeps each: coverage of 1/nu and of "
+          "the critical value, and called a transition")
     size, y = (each.ravel() for each in np.meshgrid([16.0, 32.0, 64.0, 128.0, 256.0], np.linspace(0.1, 0.9, 12)))
     for exponent, common, steepness in ((0.0, 0.0, 10.0), (0.5, 1.0, 10.0), (1.0, 0.0, 20.0)):
         held = []
@@ -113,7 +114,8 @@ def sizes(rng: np.random.Generator, repeats: int = FEWER) -> None:
             held.append([fit.estimates["exponent"].covers(exponent), fit.estimates["critical"].covers(0.47),
                          fit.kind == "transition"])
         shares = "".join(f"{share:>8.1%}" for share in np.mean(held, axis=0))
-        print(f"  1/nu {exponent}, f(0) {1 / (1 + np.exp(-common)):.2f}: 1/nu, critical, transition {shares}", flush=True)
+        crossing = 1.0 / (1.0 + np.exp(-common))
+        print(f"  1/nu {exponent}, curves cross at {crossing:.2f}: {shares}", flush=True)
 
 
 def main() -> None:

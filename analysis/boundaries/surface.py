@@ -109,9 +109,9 @@ def same_slope_test(boundaries: Sequence[Boundary]) -> float:
         return sum(surface.fit.likelihood_ratio(1, 2, np.tan(angle) * surface.scale[0] / surface.scale[1])
                    for surface in surfaces)
 
-    angles = np.linspace(-np.pi / 2, np.pi / 2, 61)[1:-1]
+    angles = np.linspace(-np.pi / 2, np.pi / 2, 41)[1:-1]
     best = angles[np.argmin([total(angle) for angle in angles])]
-    least = minimize_scalar(total, bounds=(best - 0.06, best + 0.06), method="bounded").fun
+    least = minimize_scalar(total, bounds=(best - 0.08, best + 0.08), method="bounded").fun
     return float(chi2.sf(least, len(surfaces) - 1))
 
 

@@ -57,7 +57,7 @@ class BoundaryClaim(Claim):
         x, y = self.in_
         curved = True if "curvature" in self.expect else None
         log = (bool((rows[x] > 0).all()), bool((rows[y] > 0).all()))
-        fit = fit_boundary(rows, "outcome", x, y, log=log, cluster="configuration", censored="censored", curved=curved)
+        fit = fit_boundary(rows, self._name, x, y, log=log, cluster="configuration", censored="censored", curved=curved)
         about = f"{self._name} over {x} and {y} {self.at}"
         if fit.kind == "none":
             return self.decided(about, fit.estimates, fit.n, fit.method, fit, [f"no boundary here: {fit.because}"],
@@ -68,7 +68,7 @@ class BoundaryClaim(Claim):
     @property
     def _name(self) -> str:
         if self.between:
-            return f"{self.boundary} {self.between[0]} or {self.between[1]}"
+            return f"{self.between[1]} rather than {self.between[0]}"
         return self.boundary if self.above is None else f"{self.boundary} above {self.above:g}"
 
     def _outcomes(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -82,4 +82,4 @@ class BoundaryClaim(Claim):
         else:
             outcome = values.astype(int)
         early = (rows["status"] == "stopped") & (outcome == 0)
-        return rows.assign(outcome=outcome, censored=early)
+        return rows.assign(censored=early, **{self._name: outcome})

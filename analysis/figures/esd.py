@@ -115,6 +115,9 @@ def _density(panel: Axes, row: dict[str, Any], edges: np.ndarray) -> None:
     """One spectrum: histogram, bulk, edge and the eigenvalues beyond it."""
     values = np.asarray(row["eigenvalues"], float)
     heights = np.histogram(values, edges)[0] / len(values) / np.diff(edges)
+    if not heights.any():  # of a network that has collapsed, or blown up
+        panel.set_title(f"all {len(values)} beyond the axis", loc="right", fontsize=7)
+        return
     panel.stairs(heights, edges, fill=True, color=COLORS[5], alpha=0.5)
     panel.stairs(heights, edges, color=COLORS[0], linewidth=0.6)
     panel.set(xscale="log", yscale="log")

@@ -26,6 +26,7 @@ from analysis.figures.style import (
     is_numeric,
     label,
     log_spaced,
+    make_log,
     name_lines,
     sheet,
     short,
@@ -74,8 +75,9 @@ def phase_map(rows: pd.DataFrame, x: str, y: str, value: str, boundary: Boundary
                            "value": rows[value]})
         panel.update_datalim(at[["x", "y"]].to_numpy())
         panel.autoscale_view()
-        set_scale(panel, "x", rows[x])
-        set_scale(panel, "y", rows[y])
+        log = boundary.log if boundary is not None else (False, False)
+        set_scale(panel, "x", rows[x], log[0])
+        set_scale(panel, "y", rows[y], log[1])
         if grid:
             panel.set(xlim=cell_edges(panel.xaxis, at["x"])[[0, -1]], ylim=cell_edges(panel.yaxis, at["y"])[[0, -1]])
         if categories:
@@ -94,15 +96,17 @@ def phase_map(rows: pd.DataFrame, x: str, y: str, value: str, boundary: Boundary
     return figure
 
 
-def set_scale(panel: Axes, which: Literal["x", "y"], values: pd.Series) -> None:
+def set_scale(panel: Axes, which: Literal["x", "y"], values: pd.Series, log: bool = False) -> None:
     """The scale of an axis for these values, and its ticks: at the values themselves where they are few.
 
-    Categories stand side by side; numbers that span decades are on a log axis, and where 0 is among them (no decay,
-    step 0) it stands at its edge.
+    Categories stand side by side; numbers that span decades, or where ``log`` says so, are on a log axis, and where 0
+    is among them (no decay, step 0) it stands at its edge.
     """
     place(panel, which, values)
     if not is_numeric(values):
         return
+    if log:
+        make_log(panel, which)
     axis = panel.xaxis if which == "x" else panel.yaxis
     values = values.drop_duplicates().sort_values()
     positive = values[values > 0]

@@ -11,13 +11,17 @@ from matplotlib.figure import Figure
 
 from analysis.boundaries.boundary import Boundary
 from analysis.claims import Verdict
+from analysis.figures.collapse import collapse_figure
 from analysis.figures.esd import spectra_figure
 from analysis.figures.law import law_figure
 from analysis.figures.overview import summary_figure
 from analysis.figures.phase_map import phase_map
 from analysis.figures.replicates import replicate_spread
 from analysis.figures.spectra_time import spectra_over_time
+from analysis.figures.trend import trend_figure
+from analysis.laws.collapse import Collapse
 from analysis.laws.law import LawFit
+from analysis.laws.trend import Trend
 from analysis.tables import Tables
 from trials.errors import UserError
 
@@ -63,7 +67,9 @@ def _fitted(fit: object, rivals: Sequence[LawFit]) -> Figure | None:
     if isinstance(fit, Boundary):
         outcomes = fit.data[fit.outcome].map({0: "no", 1: "yes"})
         return phase_map(fit.data.assign(**{fit.outcome: outcomes}), fit.x, fit.y, fit.outcome, fit)
-    return None
+    if isinstance(fit, Trend):
+        return trend_figure(fit)
+    return collapse_figure(fit) if isinstance(fit, Collapse) else None
 
 
 def _draw(name: str, words: str, figure: Callable[[], Figure | None]) -> Picture | None:

@@ -42,6 +42,9 @@ def main(args: argparse.Namespace, console: Console) -> int:
     pictures = {f"report/{picture.name}.png": picture.png for picture in (*of_claims, *of_study) if picture}
     for name, content in (*pictures.items(), ("report/index.html", page.encode())):
         folder.write(name, content)
+    for name in folder.list("report"):  # of an earlier report
+        if name.endswith(".png") and f"report/{name}" not in pictures:
+            folder.delete(f"report/{name}")
     for name in pictures:
         console.print(f"figure   {escape(folder.display(name))}", highlight=False)
     console.print(f"report   {escape(folder.display('report/index.html'))}", highlight=False)

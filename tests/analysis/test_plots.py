@@ -149,6 +149,15 @@ def test_spectra_are_of_single_trials_that_differ_in_one_axis(one_axis):
         assert panel.get_xscale() == panel.get_yscale() == "log"
 
 
+def test_a_spectrum_beyond_the_bins_is_told(make_study):
+    """As of a network that has collapsed at one learning rate."""
+    study = make_study(["lr", "seed"])
+    for lr, scale in ((0.1, 1.0), (0.2, 1.0), (0.3, 1e-12)):
+        add(study, f"{lr}", {"lr": lr, "seed": 0}, spectra={"fc2": list(scale * np.geomspace(10, 0.1, 64))})
+    figure = drawn(analysis.spectra_figure(analysis.load(study.root)))
+    assert figure.axes[2].get_title("right") == "all 64 beyond the axis"
+
+
 def test_the_other_axes_are_held_where_most_values_are(make_study):
     study = make_study(["batch_size", "lr", "seed"])
     for batch, lr in [(2, 0.1), (2, 0.2), (4, 0.2), (8, 0.2)]:

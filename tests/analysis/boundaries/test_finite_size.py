@@ -11,12 +11,13 @@ from trials.errors import UserError
 
 
 def sweep(exponent, common=0.0, steepness=15.0, seeds=5, seed=0, critical=0.47):
-    """Grokked or not over training fraction and width: logit p = common + steepness (v - critical) (L / 64)^exponent."""
+    """Grokked or not where logit p = common + steepness (fraction - critical) (width / 64)^exponent."""
     rng = np.random.default_rng(seed)
     width, fraction = (np.repeat(each.ravel(), seeds) for each in
                        np.meshgrid([16.0, 32.0, 64.0, 128.0, 256.0], np.linspace(0.1, 0.9, 13)))
     logits = common + steepness * (fraction - critical) * (width / 64) ** exponent
-    return pd.DataFrame({"fraction": fraction, "width": width, "grokked": rng.random(len(width)) < 1 / (1 + np.exp(-logits))})
+    return pd.DataFrame({"fraction": fraction, "width": width,
+                         "grokked": rng.random(len(width)) < 1 / (1 + np.exp(-logits))})
 
 
 def fit(data, **more):
@@ -45,12 +46,12 @@ def test_one_that_widens_is_no_transition():
 
 
 def test_intervals_hold_the_truth():
-    """20 sweeps, of which 95% intervals miss at most 4 but once in 400 times."""
+    """8 sweeps, of which 95% intervals miss at most 2 but once in 170 times."""
     held = []
-    for seed in range(20):
+    for seed in range(8):
         estimates = fit(sweep(0.5, 0.5, seed=seed, seeds=3)).estimates
         held.append([estimates["exponent"].covers(0.5), estimates["critical"].covers(0.47)])
-    assert (np.sum(held, axis=0) >= 16).all()
+    assert (np.sum(held, axis=0) >= 6).all()
 
 
 def test_logarithms_of_the_axis():

@@ -46,14 +46,14 @@ def test_a_planted_boundary_is_found(slope):
 
 @pytest.mark.parametrize(("k", "seeds"), [(2.0, 3), (6.0, 1), (20.0, 1)])
 def test_intervals_hold_the_truth_at_any_sharpness(k, seeds):
-    """25 sweeps each, of which 95% intervals miss at most 4 but once in 500 times."""
+    """12 sweeps each, of which 95% intervals miss at most 3 but once in 400 times."""
     held = []
-    for seed in range(25):
+    for seed in range(12):
         offset = np.random.default_rng(seed).uniform(-0.35, 0.35)
         estimates = fit(sweep(k, size=8, seeds=seeds, seed=seed, offset=offset), curved=False).estimates
         held.append([estimates["slope"].covers(1.0), estimates["location"].covers(0.1 * np.exp(offset)),
                      estimates["width"].covers(2 * np.log(9) / k)])
-    assert (np.sum(held, axis=0) >= 21).all()
+    assert (np.sum(held, axis=0) >= 9).all()
 
 
 def test_a_transition_between_the_points_of_a_grid_may_be_a_step():
@@ -83,13 +83,13 @@ def test_a_curve_is_told_from_a_line():
 
 
 def test_seldom_anything_where_there_is_nothing():
-    """Coins: at most 5% by the test's own making; 9 of 60 is more than that gives once in 500 times."""
+    """Coins: at most 5% by the test's own making; more than 6 of 40 come once in 200 times."""
     kinds = []
-    for seed in range(60):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         coins = rng.random((100, 1)) < [0.02, 0.2, 0.5][seed % 3]
         kinds.append(fit(sweep(seeds=1).assign(diverged=coins), seed=seed).kind)
-    assert kinds.count("none") > 51 and kinds.count("boundary") <= 3
+    assert kinds.count("none") >= 34 and kinds.count("boundary") <= 2
 
 
 @pytest.mark.parametrize("outcome", [0, 1])
@@ -168,15 +168,16 @@ def test_the_test_of_a_slope_agrees_with_its_interval():
 
 
 def test_slopes_of_groups_are_compared():
-    sgd, adam, other = (fit(sweep(slope=slope, seed=seed), curved=False) for slope, seed in
-                        ((1.0, 8), (0.5, 9), (1.0, 10)))
-    assert same_slope_test([sgd, adam]) < 1e-4
-    assert same_slope_test([sgd, other]) > 0.05
+    """One slope for all passes at p values that are uniform, and two slopes do not pass."""
+    same = [fit(sweep(size=8, seed=seed), curved=False) for seed in range(20, 32)]
+    p = np.array([same_slope_test(same[place:place + 3]) for place in range(0, 12, 3)])
+    assert p.min() > 0.01 and p.max() > 0.2
+    assert same_slope_test([same[0], fit(sweep(slope=0.5, seed=9), curved=False)]) < 1e-3
 
 
 @pytest.mark.parametrize(("change", "more", "message"), [
     (lambda data: data.rename(columns={"lr": "lrr"}), {}, "no column called 'lr'; did you mean 'lrr'"),
-    (lambda data: data.assign(diverged="yes"), {}, "diverged must be 0 or 1, but has 'yes'"),
+    (lambda data: data.assign(diverged="yes"), {}, "diverged must be 0 or 1, but has yes"),
     (lambda data: data.assign(diverged=data["diverged"].astype(float).where(data["lr"] > 0.1)), {}, "has nan"),
     (lambda data: data.assign(lr="high"), {}, "lr must be finite numbers"),
     (lambda data: data.assign(lr=data["lr"].where(data["seed"] > 0)), {}, "lr must be finite numbers"),
