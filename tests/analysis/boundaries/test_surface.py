@@ -142,6 +142,12 @@ def test_units_move_the_location_and_nothing_else():
             assert getattr(scaled.estimates[name], end) == pytest.approx(expected, rel=1e-3)
 
 
+def test_tables_put_together_repeat_their_index():
+    data = sweep(seed=4)
+    halves = pd.concat([data[::2].reset_index(drop=True), data[1::2].reset_index(drop=True)])
+    assert fit(halves).estimates["slope"].value == pytest.approx(fit(data).estimates["slope"].value)
+
+
 def test_axes_without_a_decade_stay_as_they_are():
     data = sweep(seed=5)
     data["fraction"] = 0.5 + 0.1 * np.log(data["batch_size"] / 64)
