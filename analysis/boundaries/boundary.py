@@ -72,5 +72,6 @@ class Boundary:
 
     def _solve(self, coefficients: Array, u: Array) -> Array:
         curved = coefficients[:, 3:4] if coefficients.shape[1] > 3 else np.zeros((len(coefficients), 1))
-        v = -(coefficients[:, :1] + coefficients[:, 1:2] * u + curved * u**2) / coefficients[:, 2:3]
-        return np.asarray(np.exp(v) if self.log[1] else v)
+        with np.errstate(over="ignore", divide="ignore"):  # where b2 may be 0 the boundary may be anywhere
+            v = -(coefficients[:, :1] + coefficients[:, 1:2] * u + curved * u**2) / coefficients[:, 2:3]
+            return np.asarray(np.exp(v) if self.log[1] else v)

@@ -107,7 +107,9 @@ class Firth:
         t = rng.normal(size=(PROPOSALS, len(root))) / np.sqrt(rng.chisquare(4, (PROPOSALS, 1)) / 4)
         lines = np.tile(ratios, (PROPOSALS, 1))
         lines[:, others] += t @ root.T
-        loss, found = self._losses(size * lines, lines[:, :, None])
+        parts = np.array_split(lines, 1 + PROPOSALS * len(self.design) // 500_000)  # or memory runs out
+        loss, found = map(np.concatenate, zip(*(self._losses(size * part, part[:, :, None]) for part in parts),
+                                              strict=True))
         weight = 0.5 * (4 + len(root)) * np.log1p((t**2).sum(axis=1) / 4) - loss / inflation
         weight = np.exp(weight - weight.max())
         return np.asarray(found[rng.choice(PROPOSALS, DRAWS, p=weight / weight.sum())])

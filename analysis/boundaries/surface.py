@@ -122,6 +122,7 @@ def outcome_table(data: pd.DataFrame, outcome: str, axes: Sequence[str], cluster
     for name in (outcome, *axes, *(extra for extra in (cluster, censored) if extra)):
         if name not in data:
             raise UserError(f"{place}: no column called {name!r}; {did_you_mean(name, map(str, data.columns))}")
+    data = data.reset_index(drop=True)  # an index may repeat itself, as that of tables put together
     left_out = data[censored].astype(bool) if censored else pd.Series(False, data.index)
     table = pd.DataFrame({name: data[name] for name in axes})
     for name in axes:
