@@ -135,28 +135,29 @@ def chance(jacobian: Array, residual: Array, cluster: npt.NDArray[np.intp] | Non
     size = np.maximum(np.linalg.norm(influence, axis=1), 1e-100)
     free = ((vt[~kept] ** 2).sum(0) < 1e-9) & (scale > 1e-100)  # no part in a direction that changes nothing
     leverage = (u**2).sum(1)
-    rows = np.arange(n) if cluster is None else cluster
+    # A residual of less than rounding is one of rounding.
+    floor = (1e-14 * np.abs(residual + 1.0).max()) ** 2
+    if cluster is None:
+        left = 1.0 - leverage
+        shock = residual * np.where(left > 1e-8, 1.0 / np.sqrt(np.maximum(left, 1e-8)), 0.0)
+        sigma = np.full(count, np.sqrt(max((residual**2).sum() / max(n - count, 1), floor)))
+        dof = np.full(count, float(max(n - count, 1)))
+        return Chance(sigma, np.where(free, sigma * size, np.inf), dof, influence, leverage, shock)
     shock, weights = np.empty(n), np.empty((count, n))
-    groups = [np.flatnonzero(rows == code) for code in range(rows.max() + 1)]
+    groups = np.split(np.argsort(cluster, kind="stable"), np.cumsum(np.bincount(cluster))[:-1])
     for group in groups:
         values, vectors = np.linalg.eigh(np.eye(len(group)) - u[group] @ u[group].T)
         root = np.where(values > 1e-8, 1.0 / np.sqrt(np.maximum(values, 1e-8)), 0.0)
         shock[group] = vectors @ (root * (vectors.T @ residual[group]))
         weights[:, group] = ((influence[:, group] / size[:, None]) @ vectors * root) @ vectors.T
-    # A residual of less than rounding is one of rounding.
-    floor = (1e-14 * np.abs(residual + 1.0).max()) ** 2
-    if cluster is None:
-        variance = np.full(count, max((residual**2).sum() / max(n - count, 1), floor))
-        dof = np.full(count, float(max(n - count, 1)))
-    else:
-        variance, dof = np.full(count, np.inf), np.ones(count)
-        for each in range(count):
-            w = np.array([u[group].T @ weights[each, group] for group in groups])
-            kernel = np.diag([float((weights[each, group] ** 2).sum()) for group in groups]) - w @ w.T
-            if (expected := np.trace(kernel)) > 1e-8:
-                seen = sum(float(weights[each, group] @ residual[group]) ** 2 for group in groups)
-                variance[each] = max(seen / expected, floor)
-                dof[each] = expected**2 / (kernel**2).sum()
+    variance, dof = np.full(count, np.inf), np.ones(count)
+    for each in range(count):
+        w = np.array([u[group].T @ weights[each, group] for group in groups])
+        kernel = np.diag([float((weights[each, group] ** 2).sum()) for group in groups]) - w @ w.T
+        if (expected := np.trace(kernel)) > 1e-8:
+            seen = sum(float(weights[each, group] @ residual[group]) ** 2 for group in groups)
+            variance[each] = max(seen / expected, floor)
+            dof[each] = expected**2 / (kernel**2).sum()
     sigma = np.sqrt(variance)
     return Chance(sigma, np.where(free, sigma * size, np.inf), dof, influence, leverage, shock)
 
@@ -229,6 +230,10 @@ def draws(problem: Problem, best: Array, known: Chance, cluster: npt.NDArray[np.
     dof = float(np.maximum(known.dof.min(), 1.0))
     n = len(problem.target)
     spread = np.sqrt(dof / rng.chisquare(dof, (number, 1)))
+    if linear and cluster is None:  # the same chance, without a number for each row
+        values, vectors = np.linalg.eigh(known.influence @ known.influence.T)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        return np.asarray(best + known.sigma[0] * spread * (rng.normal(size=(number, len(best))) @ root.T))
     if cluster is None:
         noise = rng.normal(size=(number, n)) * known.sigma[0]
     else:
