@@ -32,7 +32,8 @@ class BoundaryClaim(Claim):
 
     Axes count in logarithms where all their values are above 0. The outcome is the column ``boundary`` itself (0 or 1),
     or whether it is ``above`` a number, or which of two values it has (``between``; rows with others are left out).
-    Trials that were stopped early, before the outcome showed, are censored.
+    Trials that were stopped early, before the outcome showed, are censored. Undecided where the boundary departs from
+    one without a formula (boundaries/levelset.py) by more than chance.
     """
 
     gives: ClassVar[tuple[str, ...]] = ("slope", "location", "width", "curvature")
@@ -51,6 +52,7 @@ class BoundaryClaim(Claim):
             raise UserError(f"{place}: says of no value of {self.boundary} on which side it is; give above or between")
 
     def verdict(self, tables: Frames) -> Verdict:
+        from analysis.boundaries.levelset import agreement
         from analysis.boundaries.surface import fit_boundary
 
         rows = self._outcomes(observations(tables, {self.boundary, *self.in_}, self.at, self.where))
@@ -62,8 +64,10 @@ class BoundaryClaim(Claim):
         if fit.kind == "none":
             return self.decided(about, fit.estimates, fit.n, fit.method, fit, [f"no boundary here: {fit.because}"],
                                 ["undecided"])
-        answers: list[Answer] = ["undecided"] if fit.kind == "crossover" else []
-        return self.decided(about, fit.estimates, fit.n, fit.method, fit, [f"{fit.kind}: {fit.because}"], answers)
+        check = agreement(fit)
+        answers: list[Answer] = ["undecided"] if fit.kind == "crossover" or check.misleads else []
+        notes = [f"{fit.kind}: {fit.because}", *([f"but not this line: {check.because}"] if check.misleads else [])]
+        return self.decided(about, fit.estimates, fit.n, fit.method, fit, notes, answers)
 
     @property
     def _name(self) -> str:

@@ -150,3 +150,15 @@ def test_a_planted_edge(make_study: Callable[..., Study]) -> None:
     slope, steep, stable, best = judge(claims, edges(make_study(("batch_size", "lr", "seed"))))
     assert [verdict.answer for verdict in (slope, steep, stable, best)] == ["holds", "fails", "holds", "holds"]
     assert slope.estimates["slope"].covers(1.0) and stable.estimates["exponent"].covers(1.0)
+
+
+def test_a_boundary_that_is_no_line_decides_nothing(make_study: Callable[..., Study]) -> None:
+    """A step: no straight line and no parabola."""
+    study = make_study(("batch_size", "lr", "seed"))
+    for batch_size in (1, 2, 4, 8, 16, 32, 64, 128):
+        for place, lr in enumerate(np.geomspace(0.001, 1.0, 16)):
+            for seed in range(3):
+                study.add(f"{batch_size}-{place}-{seed}", {"batch_size": batch_size, "lr": lr, "seed": seed},
+                          status="diverged" if lr > (0.004 if batch_size < 16 else 0.25) else "completed")
+    [verdict] = judge(parse_claims([{**EDGE, "expect": {"slope": {"above": 0.1}}}], KNOWN), load(study.root))
+    assert verdict.answer == "undecided" and "but not this line" in verdict.because
