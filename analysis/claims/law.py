@@ -80,7 +80,7 @@ class LawClaim(Claim):
         cells = rows["configuration"].nunique()
         cluster = "configuration" if cells < len(rows) else None
         fit = fit_law(rows, self.law, self.x, self.y, cluster=cluster)
-        rivals = [fit_law(rows, name, self.x, self.y, cluster=cluster) for name in self.against]
+        rivals = [fit_law(rows, forms.beside(name, fit.law), self.x, self.y, cluster=cluster) for name in self.against]
         answers, notes = preferred(fit, rivals)
         about = f"{self.y} {self.at} = {fit.law.formula.partition('= ')[2] or fit.law.formula}, x = {', '.join(self.x)}"
         return self.decided(about, fit.estimates, fit.n, fit.method, fit, notes, answers, tuple(rivals))

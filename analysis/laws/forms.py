@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -110,3 +111,14 @@ def law(name: str) -> Law:
     if name not in LAWS:
         raise UserError(f"no law called {name!r}; {did_you_mean(name, LAWS)}")
     return LAWS[name]
+
+
+def beside(name: str, other: Law) -> Law:
+    """The law of this name with errors as ``other`` has them, relative or absolute, so that a comparison of the two is
+    one of their shapes. Raises UserError for a name that there is not."""
+    found = law(name)
+    if found.log == other.log:
+        return found
+    if found.name == "constant":
+        return replace(found, log=False, positive=(False,), start=lambda x, y: [y.mean(keepdims=True)])
+    return replace(found, log=other.log)

@@ -8,6 +8,7 @@ import pytest
 
 from analysis.laws.compare import compare
 from analysis.laws.fit import fit_law
+from analysis.laws.forms import beside
 from trials.errors import UserError
 
 X = 2.0 ** np.arange(11)
@@ -56,3 +57,19 @@ def test_what_cannot_be_compared():
         compare([fit_law(data[:3], "power", "x", "y")])
     few = compare([fit_law(data[:4], name, "x", "y") for name in ("power", "constant")])
     assert few["law"].tolist() == ["constant", "power"] and few["weight"].tolist() == [1.0, 0.0]
+
+
+def test_beside_another_law_a_law_has_the_errors_of_that_one():
+    """A line with errors of one size is no less a line for a constant's errors being relative."""
+    rng = np.random.default_rng(0)
+    x = np.repeat(np.linspace(1, 10, 10), 4)
+    data = pd.DataFrame({"x": x, "y": 2 - 0.1 * x + 0.3 * rng.normal(size=40)})
+    line = fit_law(data, "linear", "x", "y")
+    flat = fit_law(data, beside("constant", line.law), "x", "y")
+    assert flat.estimates["value"].value == pytest.approx(data["y"].mean()) and not flat.law.log
+    n, squares = 40, [((data["y"] - fit.data["fitted"]) ** 2).sum() for fit in (line, flat)]
+    aic = [n * np.log(s / n) + 2 * k + 2 * k * (k + 1) / (n - k - 1) for s, k in zip(squares, (3, 2), strict=True)]
+    assert line.aicc - flat.aicc == pytest.approx(aic[0] - aic[1])
+    negative = fit_law(data.assign(y=data["y"] - 5), beside("constant", line.law), "x", "y")
+    assert negative.estimates["value"].value == pytest.approx(data["y"].mean() - 5)
+    assert beside("power", line.law).log is False and beside("constant", fit_law(data, "power", "x", "y").law).log
