@@ -145,7 +145,7 @@ def test_a_batch_that_is_not_used_is_not_checked(make: Make) -> None:
     ({"question": {"a": 1}}, "question", "expected text"),
     ({"analysis": {"law": 1}}, "analysis", "expected a list"),
     ({"analysis": [3]}, "analysis[0]", "expected a mapping"),
-    ({"analysis": [{"law": 1}]}, "analysis[0].law", "no law called 1"),
+    ({"analysis": [{"law": 1}]}, "analysis[0].law", "no law called '1'"),
     ({"analysis": [{"law": "power", "y": "stable_rnk"}]}, "analysis[0].y", "did you mean 'stable_rank'"),
     ({"design": "grid"}, "design", "expected a mapping"),
     ({"design": {"name": ["grid"]}}, "design.name", "expected one of grid, random, sobol, tpe"),
