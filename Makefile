@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test check bench calibrate venv clean
+.PHONY: run test chaos check bench calibrate venv clean
 
 run: $(READY)
 	$(BIN)/phasesweep run batch_size_phases
@@ -12,6 +12,9 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+chaos: $(READY)
+	$(BIN)/python -m pytest -m chaos --timeout=1200 tests/chaos
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from cluster.errors import ClusterError
+
 LOGS = "/tmp/ray/session_latest/logs"  # unless TMPDIR or RAY_TMPDIR move them
-
-
-class ClusterError(Exception):
-    """The cluster cannot be reached or used. The message is one line with the fix."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,27 @@ def session(target: str, **arguments: Any) -> Iterator[Connection]:
             _init(**arguments)
         except Exception as error:
             raise ClusterError(f"Ray on {target}: {one_line(error)}; its logs are in {LOGS}") from error
-        yield Connection.made(target)
+        with _tune_in_a_client():
+            yield Connection.made(target)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _tune_in_a_client() -> Iterator[None]:
+    """A client (``ray://``) is no node of the cluster, yet Tune asks its node where to put its own files."""
+    import ray
+
+    worker: Any = ray._private.worker
+    if worker._global_node is not None:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="phasesweep-tune-") as folder:
+        worker._global_node = SimpleNamespace(get_session_dir_path=lambda: folder)
+        try:
+            yield
+        finally:
+            worker._global_node = None  # which a client's shutdown expects
 
 
 def one_line(error: object) -> str:

@@ -1,30 +1,43 @@
-"""A Ray cluster that is already up, by its address; this process joins it as a driver."""
+"""A Ray cluster that is already up, by its address; the driver is this process.
+
+``host:port`` is the address of its head, and this machine must be one of its nodes; ``ray://host:port`` connects as a
+client from any machine; ``auto`` is the cluster that this process, a job or a node of it, belongs to.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.connection import ClusterError, Connection, session
+from cluster.bundle import Bundle
+from cluster.connection import Connection, session
+from cluster.credentials import token_source
+from cluster.errors import ClusterError
 
 REACH_SECONDS = 5.0
-JOIN_SECONDS = 20.0
+JOIN_SECONDS = 60.0
 REHEARSAL = Path(__file__).with_name("rehearsal.py")
+CLIENT = "ray://"
+ADDRESS = re.compile(rf"({CLIENT})?(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{{1,5}})|auto")
+REFUSED = re.compile("unauthenticated|missing authentication token", re.IGNORECASE)
+OURS = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it where this process is the entrypoint of a job
 
 
 @contextmanager
-def connect(address: str) -> Iterator[Connection]:
-    """Join the cluster at ``address`` (``host:port`` of its head); leaving the context only disconnects.
+def connect(address: str, bundle: Bundle) -> Iterator[Connection]:
+    """Join the cluster at ``address`` and give its nodes the code in ``bundle``; leaving the context only disconnects.
 
-    This machine must be one of the cluster's nodes. Raises ClusterError where the address is not one, nobody answers
-    there, the token is missing or wrong, or the cluster runs another version of Ray or Python.
+    Raises ClusterError where the address is not one, nobody answers there, the token is missing or wrong, or the
+    cluster runs another version of Ray or Python.
     """
     _reach(address)
     token = token_source()
@@ -33,37 +46,23 @@ def connect(address: str) -> Iterator[Connection]:
             raise ClusterError("Ray was imported before it could be told to use a token: set RAY_AUTH_MODE=token")
         os.environ["RAY_AUTH_MODE"] = "token"
     _rehearse(address, token)
-    with session(address, address=address) as connection:
-        yield connection
-
-
-def token_source() -> str:
-    """Where our token for a cluster is: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token.
-
-    Authentication is on unless RAY_AUTH_MODE says otherwise; never the token itself, so that it can be printed.
-
-    Raises ClusterError where there is no token.
-    """
-    mode = os.environ.get("RAY_AUTH_MODE", "token")
-    if mode.lower() != "token":
-        return f"a driver without a token (RAY_AUTH_MODE={mode})"
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return "the token in RAY_AUTH_TOKEN"
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    try:
-        found = bool(file.read_bytes().strip())
-    except OSError:
-        found = False
-    if not found:
-        raise ClusterError(f"no token to join a cluster with: put the cluster's into {file}, or set RAY_AUTH_TOKEN or "
-                           "RAY_AUTH_TOKEN_PATH; a cluster that was started without one takes RAY_AUTH_MODE=disabled")
-    return f"the token in {file}"
+    with tempfile.TemporaryDirectory(prefix="phasesweep-code-") as folder:
+        bundle.unpack(Path(folder))
+        # A job's workers have the job's code, which is this process's too; Ray takes no other.
+        travels = {} if OURS in os.environ else {"runtime_env": {"working_dir": folder}}
+        with session(address, address=address, **travels) as connection:
+            yield connection
 
 
 def _reach(address: str) -> None:
-    match = re.fullmatch(r"(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})", address)
+    match = ADDRESS.fullmatch(address)
     if match is None:
-        raise ClusterError(f"--to {address!r}: expected the address of a Ray head, host:port, such as 10.0.0.1:6379")
+        raise ClusterError(f"--to {address!r}: expected the address of a Ray head, host:port such as 10.0.0.1:6379, "
+                           "ray://host:10001, or auto")
+    if address == "auto":
+        return
+    if address.startswith(CLIENT) and importlib.util.find_spec("grpc") is None:
+        raise ClusterError(f"--to {address}: Ray's client is not installed; pip install 'phasesweep[cluster]'")
     try:
         with socket.create_connection((match["host"].strip("[]"), int(match["port"])), timeout=REACH_SECONDS):
             pass
@@ -84,7 +83,7 @@ def _rehearse(address: str, token: str) -> None:
         try:
             last = ""
             for line in child.stdout:
-                if "Unauthenticated" in line:
+                if REFUSED.search(line):
                     raise ClusterError(f"--to {address}: the cluster refuses {token}; it takes the one its head was "
                                        "started with")
                 last = line.strip() or last
@@ -92,8 +91,13 @@ def _rehearse(address: str, token: str) -> None:
         finally:
             deadline.cancel()
             child.kill()
+    if status == 0:
+        return
     if status < 0:
-        raise ClusterError(f"--to {address}: no Ray head let us in within {JOIN_SECONDS:g} s; is that the head's port, "
-                           f"and is this machine one of its nodes (`ray start --address={address}` makes it one)?")
-    if status > 0:
-        raise ClusterError(f"--to {address}: {last}")
+        node = "" if address.startswith(CLIENT) else (f", and is this machine one of its nodes (`ray start --address="
+                                                      f"{address}` makes it one)")
+        raise ClusterError(f"--to {address}: no Ray head let us in within {JOIN_SECONDS:g} s; is that the head's port"
+                           f"{node}?")
+    if "mismatch" in last:
+        last += "; install these versions here, or hand the sweep over with --to http://HEAD:8265"
+    raise ClusterError(f"--to {address}: {last}")

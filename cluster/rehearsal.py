@@ -6,6 +6,8 @@ import sys
 if __name__ == "__main__":
     import ray
 
+    logging.basicConfig(stream=sys.stderr)
+    logging.getLogger("ray.util.client.worker").setLevel(logging.DEBUG)  # only there a client says that it is refused
     try:
         ray.init(address=sys.argv[1], logging_level=logging.CRITICAL, log_to_driver=False)
     except Exception as error:

@@ -13,7 +13,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.text import Text
 
-from cluster.connection import ClusterError
+from cluster.errors import ClusterError
 from orchestrator.version import VERSION
 
 # Only the module of the verb that is asked for is imported: together they bring torch, Ray and matplotlib.
@@ -21,8 +21,10 @@ VERBS = {
     "list": "studies, and the tasks, models, optimizers, knobs, designs and metrics there are",
     "plan": "a dry run: trials, what is done, about how long the rest takes",
     "run": "run or continue a study here",
-    "submit": "run a study on a Ray cluster that is up",
+    "submit": "run a study on a cluster: Ray, Slurm, Kubernetes, a cloud",
     "status": "how far a study is, and what failed with its reason",
+    "cancel": "stop a sweep that was handed over",
+    "fetch": "bring the results of a sweep that was handed over",
     "query": "SQL over a study's results",
     "fit": "laws, boundaries and verdicts on a study's claims",
     "report": "one page with verdicts, figures and trials, to open in a browser",

@@ -21,10 +21,11 @@ from orchestrator.lease import Lease
 from orchestrator.progress import SweepProgress
 from orchestrator.provenance import study_file
 from orchestrator.queue import Queue
+from orchestrator.shipping import fingerprint
 from orchestrator.store import Store, committed, read_trials
 from orchestrator.survey import Survey, survey, work
-from search_spaces import Study, Values
-from trials import records, usercode
+from search_spaces import Study
+from trials import records
 from trials.errors import UserError
 from trials.packs.structure import structure
 from trials.records import Rows
@@ -177,15 +178,6 @@ def _meanwhile(connect: Connect) -> Iterator[Future[Connection]]:
     """Connect in a thread of its own: Ray takes three seconds to start, and one to be imported."""
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as thread:
         yield thread.submit(lambda: stack.enter_context(connect()))
-
-
-def fingerprint(study: Study) -> str | None:
-    """Hash of the user's own files that the study names, as its base or as values of an axis."""
-    components = [study.base.task, study.base.model]
-    for axis in study.axes:
-        if axis.path in (("task",), ("model",)) and isinstance(axis, Values):
-            components += [{"name": value} if isinstance(value, str) else value for value in axis.values]
-    return usercode.fingerprint([component["name"] for component in components])
 
 
 def placement(study: Study, cluster: Connection) -> tuple[str, dict[str, float]]:

@@ -70,14 +70,12 @@ class Sweep:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, self.workers))
         scratch = tempfile.mkdtemp(prefix="phasesweep-tune-")
         trainable = tune.with_resources(tune.with_parameters(Worker, job=self.job), resources)
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(search_alg=_Feed(self), num_samples=-1, reuse_actors=True),
-            run_config=tune.RunConfig(name="sweep", storage_path=scratch, verbose=0, callbacks=[_Harvest(self)],
-                                      stop=_Stop(self), failure_config=tune.FailureConfig(max_failures=0)))
         try:
             with _signals(self):
-                tuner.fit()
+                # What Tuner.fit() calls; but that would move the driver to the cluster where we connect as a client.
+                tune.run(trainable, name="sweep", storage_path=scratch, verbose=0, num_samples=-1, reuse_actors=True,
+                         search_alg=_Feed(self), callbacks=[_Harvest(self)], stop=_Stop(self), max_failures=0,
+                         raise_on_failed_trial=False, _remote=False)
             self.flush()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

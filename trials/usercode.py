@@ -1,7 +1,7 @@
 """A user's own model or task, named ``module:function`` or ``path/to/file.py:function``.
 
 The folder of a user's file is appended to ``sys.path``, never put first: a folder called ``analysis/`` beside it must
-not hide ours.
+not hide ours. Where our code has travelled to another machine, the user's lies beside it in ``SHIPPED``.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os.path
 import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
 
 from trials.errors import UserError, describe, did_you_mean
+
+SHIPPED = Path(__file__).parents[1] / "_usercode"
+MOST_FILES, MOST_BYTES = 500, 8 << 20  # that travel
 
 _folders: list[Path] = []
 
@@ -66,11 +70,56 @@ def fingerprint(names: list[str]) -> str | None:
     return digest.hexdigest() if any_found else None
 
 
+def files(names: list[str], place: str) -> dict[str, bytes]:
+    """What must travel for the user-code ``names`` to run elsewhere, by its path there, relative to our packages: each
+    file, and the ``.py`` files and packages beside it, which it may import.
+
+    Modules that are installed are left out: so they must be there. Raises UserError at ``place`` where there is
+    too much beside a file.
+    """
+    found: dict[str, bytes] = {}
+    for name in sorted(set(filter(is_usercode, names))):
+        source = name.rpartition(":")[0]
+        if source.endswith(".py"):
+            path, there = _find(source, place), _shipped(source)
+        else:
+            top = source.partition(".")[0]
+            path = Path(getattr(importlib.import_module(top), "__file__", None) or sys.executable)
+            path = path.parent if path.name == "__init__.py" else path
+            if path.parent not in (Path.cwd(), SHIPPED, *_folders):
+                continue
+            there = SHIPPED / path.name
+        for file in _beside(path):
+            within = there.parent / file.relative_to(path.parent)
+            found[within.relative_to(SHIPPED.parent).as_posix()] = file.read_bytes()
+        if len(found) > MOST_FILES or sum(map(len, found.values())) > MOST_BYTES:
+            raise UserError(f"{place}: too much code beside {path} to send it to a cluster ({MOST_FILES} files or "
+                            f"{MOST_BYTES >> 20} MiB at most); put it into a folder with only what it imports")
+    return found
+
+
+def _beside(path: Path) -> Iterator[Path]:
+    """Code in the folder of ``path``: files, and all files of packages."""
+    for entry in sorted(path.parent.iterdir()):
+        if entry.suffix == ".py" and entry.is_file():
+            yield entry
+        elif (entry / "__init__.py").is_file():
+            yield from sorted(file for file in entry.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+
+
+def _shipped(source: str) -> Path:
+    """Where a user's file called ``source`` lies after it has travelled; always below SHIPPED."""
+    path = PurePath(source)
+    return SHIPPED.joinpath(*("_up" if part == ".." else part for part in path.relative_to(path.anchor).parts))
+
+
 def _find(source: str, place: str) -> Path:
+    if os.path.isfile(shipped := _shipped(source)):
+        return shipped
     folders = dict.fromkeys((Path.cwd(), *_folders))
     for folder in folders:
         path = folder / source
-        if path.is_file():
+        if os.path.isfile(path):  # which, unlike the method of Path, says no to a name that is too long
             return path.resolve()
     raise UserError(f"{place}: no file {source!r} in {', '.join(map(str, folders))}")
 
@@ -93,8 +142,11 @@ def _load_file(path: Path, place: str) -> ModuleType:
 
 
 def _load_module(source: str, place: str) -> ModuleType:
-    for folder in (Path.cwd(), *_folders):
+    for folder in (SHIPPED, Path.cwd(), *_folders):
         _append(folder)
+    if source.partition(".")[0] in sys.stdlib_module_names:  # os:system is no model, and a task would be called at once
+        raise UserError(f"{place}: {source!r} is a module of Python's own, not your code; if you have a file of that "
+                        f"name, write {source.replace('.', '/')}.py:function")
     try:
         return importlib.import_module(source)
     except (Exception, SystemExit) as error:

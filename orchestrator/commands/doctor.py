@@ -7,18 +7,17 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
 from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
 
+from orchestrator import nodes
 from orchestrator.folder import Folder
 from orchestrator.version import VERSION
 from trials.errors import UserError
@@ -26,7 +25,7 @@ from trials.errors import UserError
 EXAMPLE = "phasesweep doctor"
 
 ENOUGH_DISK = 1 << 30
-NODE_SECONDS = 60.0
+MOST_SKEW = 5.0  # seconds
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -41,7 +40,7 @@ class Finding:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Where to look."""
-    parser.add_argument("--to", metavar="HOST:PORT", help="look at the Ray cluster with this head instead")
+    parser.add_argument("--to", metavar="TARGET", help="look at this target of `submit` instead")
     parser.add_argument("results", nargs="?", metavar="results=PATH", type=_path, default="results=results",
                         help="where results are to go (default results/)")
 
@@ -49,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace, console: Console) -> int:
     """Print the findings as they come."""
     checks: list[Iterable[Finding]] = [_libraries(), _results(args.results)]
-    checks += [_cluster(args.to)] if args.to else [_machine(), _gpu(), _temporary(), _token(), _ray()]
+    checks += [_cluster(args.to, args.results)] if args.to else [_machine(), _gpu(), _temporary(), _token(), _ray()]
     good = True
     for finding in chain.from_iterable(checks):
         good &= finding.ok
@@ -67,25 +66,12 @@ def _path(word: str) -> str:
 
 def _libraries() -> Iterator[Finding]:
     yield Finding(True, f"phasesweep {VERSION}, Python {platform.python_version()}, {platform.platform()}")
-    found = []
-    for requirement in requires("phasesweep") or []:
-        match = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\d.]+)", requirement)
-        if match is None:  # of an extra
-            continue
-        name, least = match.groups()
-        try:
-            have = version(name)
-        except PackageNotFoundError:
-            yield Finding(False, f"{name} is not installed", f"pip install '{requirement}'")
-            continue
-        found.append(f"{name} {have}")
-        if _numbers(have) < _numbers(least):
-            yield Finding(False, f"{name} {have} is too old", f"pip install --upgrade '{requirement}'")
-    yield Finding(True, ", ".join(found))
-
-
-def _numbers(dotted: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", dotted)]
+    here = nodes.needs()
+    for requirement in here.missing:
+        yield Finding(False, f"{requirement} is not installed", f"pip install '{requirement}'")
+    for requirement in here.old:
+        yield Finding(False, f"older than {requirement}", f"pip install --upgrade '{requirement}'")
+    yield Finding(True, ", ".join(f"{name} {have}" for name, have in here.found.items()))
 
 
 def _results(results: str) -> Iterator[Finding]:
@@ -99,7 +85,7 @@ def _results(results: str) -> Iterator[Finding]:
     except UserError as error:
         yield Finding(False, str(error))
         return
-    there = _existing(Path(folder.root))
+    there = nodes.nearest(Path(folder.root))
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         yield _space(f"results go to {results}", there, "give a folder on another disk with results=PATH")
     else:
@@ -109,18 +95,14 @@ def _results(results: str) -> Iterator[Finding]:
 
 def _temporary() -> Iterator[Finding]:
     folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    yield _space(f"temporary files go to {folder}", _existing(Path(folder)), "set TMPDIR to a folder on another disk")
+    yield _space(f"temporary files go to {folder}", nodes.nearest(Path(folder)),
+                 "set TMPDIR to a folder on another disk")
 
 
 def _space(what: str, folder: Path, fix: str) -> Finding:
     free = shutil.disk_usage(folder).free
     enough = free > ENOUGH_DISK
     return Finding(enough, f"{what}: {free / 2**30:.1f} GiB free", "" if enough else fix)
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
-    return next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
 
 
 def _machine() -> Iterator[Finding]:
@@ -167,37 +149,51 @@ def _ray() -> Iterator[Finding]:
         yield Finding(False, str(error))
 
 
-def _cluster(address: str) -> Iterator[Finding]:
+def _cluster(address: str, results: str) -> Iterator[Finding]:
     import cluster
 
     try:
-        with cluster.existing(address) as connection:
+        target = cluster.target(address)
+        if target is not None:
+            place = target.place("NAME", results)
+            yield Finding(True, f"results of a study go to {place.results}, {place.how}")
+            yield Finding(True, target.look())
+            return
+        ours = cluster.Bundle.of({})
+        with cluster.existing(address, ours) as connection:
             yield Finding(True, f"{address} lets us in with {cluster.token_source()}: "
                                 f"{connection.nodes} node(s), {connection.cpus:g} CPU, {connection.gpus:g} GPU")
-            yield from _nodes()
-    except cluster.ClusterError as error:
+            found = nodes.ask(results)
+            for node in found:
+                yield from _node(node, ours.code)
+            yield _storage(results, found)
+    except (cluster.ClusterError, UserError) as error:
         yield Finding(False, str(error))
 
 
-def _nodes() -> Iterator[Finding]:
-    """Ask each node what is installed there: it must be what is installed here."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
-
-    ask = ray.remote(num_cpus=0, max_retries=0)(_installed)
-    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    answers = [ask.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote() for node in nodes]
-    here, until = _installed(), time.monotonic() + NODE_SECONDS
-    for node, answer in zip(nodes, answers, strict=True):
-        name = f"node {node['NodeManagerAddress']}"
-        try:
-            there = ray.get(answer, timeout=max(0.0, until - time.monotonic()))
-        except ray.exceptions.RayError as error:
-            yield Finding(False, f"{name}: {str(error).strip().splitlines()[-1]}",
-                          f"install {here} for the Python that Ray runs there")
-            continue
-        yield Finding(there == here, f"{name} has {there}", "" if there == here else f"install {here} there, as here")
+def _node(node: nodes.Node, code: str) -> Iterator[Finding]:
+    wrong, name, said = nodes.unfit(node, code), f"node {node.address}", node.facts
+    if wrong or isinstance(said, str):
+        yield Finding(False, str(wrong))
+        return
+    libraries = ", ".join(f"{name} {said.needs.found[name]}" for name in ("torch", "ray") if name in said.needs.found)
+    yield Finding(True, f"{name} ({said.host}) has {node.cpus:g} CPU, {node.gpus:g} GPU, Python {said.python}, "
+                        f"{libraries}, and our code")
+    if node.gpus:
+        yield Finding(bool(said.gpus), f"{name} GPU: {', '.join(said.gpus) or 'none that PyTorch can use'}",
+                      "" if said.gpus else "install a PyTorch for its CUDA there, or run with device=cpu")
+    skewed = abs(node.skew) > MOST_SKEW + node.skew_error
+    yield Finding(not skewed, f"{name} clock: {node.skew:+.2f} s to ours, within {node.skew_error:.2f}",
+                  "set it (NTP); finished_at is told by it" if skewed else "")
 
 
-def _installed() -> str:
-    return f"phasesweep {VERSION}, torch {version('torch')}"
+def _storage(results: str, found: list[nodes.Node]) -> Finding:
+    """Which of the three ways the rows and the checkpoints take, and how fast storage is."""
+    facts = [node.facts for node in found if isinstance(node.facts, nodes.Facts)]
+    reads, writes = [fact.reads for fact in facts if fact.reads], [fact.writes for fact in facts if fact.writes]
+    rows = f"rows travel through Ray to this process, which writes them to {results}"
+    if facts and len(reads) == len(writes) == len(facts):
+        return Finding(True, f"{rows}; every node sees it ({min(reads):,.0f} MiB/s read, {min(writes):,.0f} written at "
+                             "least), so long trials keep checkpoints there and go on after a loss")
+    return Finding(True, f"{rows}; {len(facts) - min(len(reads), len(writes))} of {len(facts)} nodes do not see it, so "
+                         "trials that are lost there begin anew; results=PATH on a shared disk or a URI changes that")

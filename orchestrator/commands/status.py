@@ -7,6 +7,8 @@ import argparse
 from rich.console import Console
 from rich.markup import escape
 
+from cluster import ClusterError
+from orchestrator import receipt
 from orchestrator.commands import common
 from orchestrator.conclude import failures
 from orchestrator.folder import Folder
@@ -26,13 +28,26 @@ def main(args: argparse.Namespace, console: Console) -> int:
     study, results = common.load(args)
     folder = Folder.open(results)
     found = look(study, folder)
+    handed = receipt.load(results)
     lines = [(status, f"{number:,}") for status, number in sorted(found.done.items())]
     if found.failed:
         lines.append(("failed", f"{len(found.failed):,}; the next run tries them again"))
-    lines += [("to run", f"{found.pending:,} of {found.size:,}"), ("driver", str(holder(folder) or "none at work")),
-              ("results", results)]
+    lines += [("to run", f"{found.pending:,} of {found.size:,}"), ("driver", str(holder(folder) or "none at work"))]
+    if handed is not None:
+        lines.append(("job", f"{handed.number} on {handed.to}: {_state(handed)}"))
+        if handed.fetched:
+            lines.append(("", f"counted is what is here; phasesweep fetch brings more from {handed.results}"))
+    lines.append(("results", results))
     for name, text in lines:
         console.print(f"{name:<10} {escape(text)}", highlight=False)
     if found.failed:
         console.print(failures(study, folder, found.failed))
     return 0
+
+
+def _state(handed: receipt.Receipt) -> str:
+    """As the target says; where it says nothing, why: what is here can be shown all the same."""
+    try:
+        return handed.target.state(handed.number).value
+    except ClusterError as error:
+        return str(error)

@@ -1,0 +1,29 @@
+"""What of a study travels to another machine, and what the user's own code is."""
+
+from __future__ import annotations
+
+from cluster import Bundle
+from search_spaces import Study, Values
+from trials import usercode
+
+
+def fingerprint(study: Study) -> str | None:
+    """Hash of the user's own files that the study names; None if there are none."""
+    return usercode.fingerprint(_components(study))
+
+
+def bundle(study: Study) -> Bundle:
+    """Our code, the study with all its overrides as ``study.yaml``, and the user's own code.
+
+    Raises UserError where that is too much to travel.
+    """
+    return Bundle.of({"study.yaml": study.resolved().encode(), **usercode.files(_components(study), study.name)})
+
+
+def _components(study: Study) -> list[str]:
+    """Names of the tasks and models of a study, in its base and as values of an axis; among them the user's own."""
+    components = [study.base.task, study.base.model]
+    for axis in study.axes:
+        if axis.path in (("task",), ("model",)) and isinstance(axis, Values):
+            components += [{"name": value} if isinstance(value, str) else value for value in axis.values]
+    return [component["name"] for component in components]
