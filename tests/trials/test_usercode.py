@@ -132,3 +132,60 @@ def test_fingerprint_follows_the_source(folder):
     (folder / "mymodel.py").write_text(MODEL + "# changed\n")
     assert usercode.fingerprint(["mymodel.py:net"]) != first
     assert usercode.fingerprint(["digits", "mlp"]) is None
+
+
+@pytest.fixture
+def arrived(monkeypatch, tmp_path_factory):
+    """Unpack what travels on another machine, where the user's own folders are not."""
+    def unpack(names):
+        there = tmp_path_factory.mktemp("there")
+        for name, content in usercode.files(names, "x").items():
+            path = there / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        monkeypatch.setattr(usercode, "SHIPPED", there / "_usercode")
+        monkeypatch.setattr(usercode, "_folders", [])
+        monkeypatch.chdir(there)
+        for module in [module for module in sys.modules if "usercode_" in module or "mymodel" in module]:
+            del sys.modules[module]
+        return there
+    return unpack
+
+
+@pytest.mark.parametrize("name", ["mymodel.py:net", "mymodel:net", "{}/mymodel.py:net", "../{.name}/mymodel.py:net",
+                                  "./mymodel.py:net"])
+def test_after_it_has_travelled_a_name_means_the_same(folder, name, arrived, monkeypatch):
+    name = name.format(folder)
+    there = arrived([name, "mlp"])
+    (folder / "mymodel.py").unlink()
+    found = usercode.load(name, "x")
+    assert found((3,), 2) == ((3,), 2, 4)
+    assert Path(found.__code__.co_filename).is_relative_to(there)
+
+
+def test_what_a_file_imports_travels_with_it(folder, arrived):
+    (folder / "helper.py").write_text("from parts.deep import WIDTH\n")
+    (folder / "parts").mkdir()
+    (folder / "parts" / "__init__.py").touch()
+    (folder / "parts" / "deep.py").write_text("WIDTH = 7\n")
+    (folder / "data").mkdir()
+    (folder / "data" / "big.bin").write_bytes(b"x" * 1000)
+    (folder / "mymodel.py").write_text("from helper import WIDTH\ndef net(): return WIDTH\n")
+    arrived(["mymodel.py:net"])
+    for name in ("helper", "parts", "parts.deep"):
+        sys.modules.pop(name, None)
+    assert usercode.load("mymodel.py:net", "x")() == 7
+    assert not [path for path in usercode.SHIPPED.rglob("*") if path.name == "big.bin"]
+
+
+def test_an_installed_module_stays_where_it_is(folder):
+    assert usercode.files(["numpy:zeros", "mlp"], "x") == {}
+
+
+def test_too_much_beside_a_file_is_not_sent(folder, monkeypatch):
+    monkeypatch.setattr(usercode, "MOST_FILES", 2)
+    (folder / "a.py").touch()
+    assert len(usercode.files(["mymodel.py:net"], "x")) == 2
+    (folder / "b.py").touch()
+    with pytest.raises(UserError, match=r"^x: too much code beside .*mymodel\.py to send it to a cluster \(2 files"):
+        usercode.files(["mymodel.py:net"], "x")
