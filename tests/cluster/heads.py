@@ -24,13 +24,14 @@ import cluster
 
 @dataclass(frozen=True)
 class Head:
-    """A running head; ``root`` holds its token and all its files. ``jobs`` is the URL of its jobs API, where it has
-    a dashboard."""
+    """A running head; ``root`` holds its token and all its files. ``client`` is its address for clients, ``jobs`` the
+    URL of its jobs API, where it has a dashboard."""
 
     process: subprocess.Popen[bytes]
     root: Path
     token: str
     address: str
+    client: str
     jobs: str | None
 
     def let_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,17 +51,18 @@ def started(dashboard: bool = False) -> Iterator[Head]:
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(root / "token"),
                    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(root),
                    "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib"))}
-    port = closed_port()
+    port, client = closed_port(), closed_port()
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0", "--num-cpus=2",
                "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={root / 'ray'}",
                f"--object-store-memory={cluster.OBJECT_STORE_BYTES}", f"--include-dashboard={str(dashboard).lower()}",
-               f"--dashboard-port={port}", "--dashboard-agent-listen-port=0"]
+               f"--dashboard-port={port}", "--dashboard-agent-listen-port=0", f"--ray-client-server-port={client}"]
     with (root / "head.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                    start_new_session=True)
     try:
         address = _address(process, root / "head.log")
-        yield Head(process, root, token, address, f"http://127.0.0.1:{port}" if dashboard else None)
+        yield Head(process, root, token, address, f"ray://127.0.0.1:{client}",
+                   f"http://127.0.0.1:{port}" if dashboard else None)
     finally:
         for one in processes.below(process.pid):  # workers have process groups of their own
             one.kill()

@@ -3,23 +3,21 @@ is still there afterwards. The head is a real one, with token authentication."""
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import heads
 import pandas as pd
 import processes
 import pytest
+from heads import Head, closed_port
 
 import cluster
 from orchestrator.commands import doctor
@@ -36,63 +34,21 @@ space:
   seed: {replicates: 2}
 measure: {weights: log, eigenvalues: last}
 """
+NOTHING = cluster.Bundle({})
 TABLES = ("trials", "steps", "layers", "spectra")
-
-
-@dataclass(frozen=True)
-class Head:
-    """A running head; ``root`` holds its token and all its files."""
-
-    process: subprocess.Popen[bytes]
-    root: Path
-    token: str
-    address: str
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    root = Path(tempfile.mkdtemp(prefix="ps-", dir="/tmp"))  # short: the path of a socket has 107 bytes at most
-    token = secrets.token_hex(32)
-    (root / "token").write_text(token)
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(root / "token")}
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0", "--num-cpus=2",
-               "--include-dashboard=false", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0",
-               f"--object-store-memory={cluster.OBJECT_STORE_BYTES}", f"--temp-dir={root / 'ray'}"]
-    with (root / "head.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                   start_new_session=True)
-    try:
-        yield Head(process, root, token, _address(process, root / "head.log"))
-    finally:
-        for one in processes.below(process.pid):  # workers have process groups of their own
-            one.kill()
-        process.kill()
-        process.wait()
-        shutil.rmtree(root, ignore_errors=True)
-
-
-def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None:
-        text = log.read_text()
-        if "Ray runtime started" in text and (found := re.search(r"--address='(\S+)'", text)):
-            return found[1]
-        time.sleep(0.1)
-    pytest.fail(f"the head did not come up:\n{log.read_text()}")
+    with heads.started() as head:
+        yield head
 
 
 @pytest.fixture
 def member(head: Head, monkeypatch: pytest.MonkeyPatch) -> Head:
     """The head, and its token around us."""
-    _give_token(head, monkeypatch)
+    head.let_in(monkeypatch)
     return head
-
-
-def _give_token(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(head.root / "token"))
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)  # which would keep Ray quieter than it is for a user
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +68,17 @@ class Done:
 def submitted(head: Head, study: Path, cli: Any, tmp_path_factory: pytest.TempPathFactory) -> Done:
     results = tmp_path_factory.mktemp("submitted") / "tiny"
     with pytest.MonkeyPatch.context() as monkeypatch:
-        _give_token(head, monkeypatch)
+        head.let_in(monkeypatch)
         return Done(results, cli("submit", study, "--to", head.address, f"results={results}"))
+
+
+@pytest.fixture(scope="module")
+def client(head: Head, study: Path, cli: Any, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """As from a machine that is no node: through the head's port for clients."""
+    results = tmp_path_factory.mktemp("client") / "tiny"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        head.let_in(monkeypatch)
+        return Done(results, cli("submit", study, "--to", head.client, f"results={results}"))
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +89,16 @@ def ran(study: Path, cli: Any, tmp_path_factory: pytest.TempPathFactory) -> Done
         return Done(results, cli("run", study, f"results={results}"))
 
 
-def test_the_same_tables_as_on_this_machine(submitted: Done, ran: Done, stored: Any) -> None:
-    there, here = stored(submitted.results), stored(ran.results)
+@pytest.mark.parametrize("how", ["submitted", "client"])
+def test_the_same_tables_as_on_this_machine(how: str, request: pytest.FixtureRequest, ran: Done, stored: Any) -> None:
+    there, here = stored(request.getfixturevalue(how).results), stored(ran.results)
     assert len(there["trials"]) == 4 and set(there["trials"]["status"]) == {"completed"}
     for name in TABLES:
         assert len(there[name]) > 0
         pd.testing.assert_frame_equal(there[name], here[name], check_exact=True)
 
 
-@pytest.mark.parametrize("how", ["submitted", "ran"])
+@pytest.mark.parametrize("how", ["submitted", "client", "ran"])
 def test_ray_says_nothing(how: str, request: pytest.FixtureRequest) -> None:
     done = request.getfixturevalue(how)
     assert done.output.stderr == ""
@@ -142,11 +108,12 @@ def test_ray_says_nothing(how: str, request: pytest.FixtureRequest) -> None:
         assert not re.search(rf"\b{sign}", said, re.IGNORECASE), said
 
 
-def test_the_token_is_nowhere(submitted: Done, head: Head) -> None:
+def test_the_token_is_nowhere(submitted: Done, client: Done, head: Head) -> None:
     secret = head.token.encode()
-    assert head.token not in submitted.output.stdout + submitted.output.stderr
-    files = [path for root in (submitted.results.parent, head.root / "ray") for path in root.rglob("*")
-             if path.is_file()]
+    for done in (submitted, client):
+        assert head.token not in done.output.stdout + done.output.stderr
+    files = [path for root in (submitted.results.parent, client.results.parent, head.root / "ray")
+             for path in root.rglob("*") if path.is_file()]
     assert any(path.suffix == ".parquet" for path in files) and any(path.name == "gcs_server.out" for path in files)
     assert [path for path in files if secret in path.read_bytes()] == []
 
@@ -158,7 +125,7 @@ def test_the_cluster_stays_up_also_after_an_error(member: Head) -> None:
         import cluster
         for _ in range(2):
             try:
-                with cluster.existing(sys.argv[1]) as connection:
+                with cluster.existing(sys.argv[1], cluster.Bundle.of({})) as connection:
                     print(connection.target, connection.nodes, connection.slots({"cpu": 1.0, "gpu": 0.0}))
                     raise ZeroDivisionError
             except ZeroDivisionError:
@@ -171,15 +138,11 @@ def test_the_cluster_stays_up_also_after_an_error(member: Head) -> None:
     assert [one.command for one in before if not one.alive and not one.command.startswith("ray::")] == []
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.mark.parametrize(("address", "token", "expected"), [
     ("closed", "right", r"--to 127\.0\.0\.1:\d+: nobody answers there \(.*refused\); start a head"),
     ("head", None, r"no token to join a cluster with: put the cluster's into \S+/missing, or set RAY_AUTH_TOKEN"),
     ("head", "wrong", r"--to \S+: the cluster refuses the token in \S+/wrong; it takes the one its head"),
+    ("client", "wrong", r"--to ray://\S+: the cluster refuses the token in \S+/wrong; it takes the one its head"),
 ])
 def test_refused_in_one_line_and_nothing_written(address: str, token: str | None, expected: str, member: Head,
                                                  study: Path, cli: Any, tmp_path: Path,
@@ -189,7 +152,7 @@ def test_refused_in_one_line_and_nothing_written(address: str, token: str | None
     elif token == "wrong":
         (study.parent / "wrong").write_text("0123456789abcdef" * 4)
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(study.parent / "wrong"))
-    to = member.address if address == "head" else f"127.0.0.1:{closed_port()}"
+    to = {"head": member.address, "client": member.client, "closed": f"127.0.0.1:{closed_port()}"}[address]
     done = cli("submit", study, "--to", to, f"results={tmp_path / 'results'}", status=2)
     assert re.fullmatch(rf"phasesweep: {expected}[^\n]*\n", done.stderr)
     assert done.stdout == ""
@@ -201,7 +164,7 @@ def test_a_wrong_token_is_noticed_at_once(member: Head, monkeypatch: pytest.Monk
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)  # goes before the file
     began = time.monotonic()
     with pytest.raises(cluster.ClusterError, match=r"refuses the token in RAY_AUTH_TOKEN;"), \
-            cluster.existing(member.address):
+            cluster.existing(member.address, NOTHING):
         pass
     assert time.monotonic() - began < 10  # Ray by itself tries for 20 s
 
@@ -209,16 +172,17 @@ def test_a_wrong_token_is_noticed_at_once(member: Head, monkeypatch: pytest.Monk
 def test_no_token_where_one_is_wanted(member: Head, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with pytest.raises(cluster.ClusterError, match=r"refuses a driver without a token \(RAY_AUTH_MODE=disabled\)"), \
-            cluster.existing(member.address):
+            cluster.existing(member.address, NOTHING):
         pass
 
 
 def test_another_version_of_ray(member: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecustomize.py").write_text("import ray\nray.__version__ = '9.9.9'\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(cluster.ClusterError) as caught, cluster.existing(member.address):
+    with pytest.raises(cluster.ClusterError) as caught, cluster.existing(member.address, NOTHING):
         pass
-    assert re.fullmatch(r"--to \S+: Version mismatch: .* Ray: \d\S+ Python: .* Ray: 9\.9\.9 Python: \S+",
+    assert re.fullmatch(r"--to \S+: Version mismatch: .* Ray: \d\S+ Python: .* Ray: 9\.9\.9 Python: \S+; "
+                        r"install these versions here, or hand the sweep over with --to http://HEAD:8265",
                         str(caught.value))
 
 
@@ -226,31 +190,32 @@ def test_something_else_listens_there(member: Head, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys.modules["cluster.existing"], "JOIN_SECONDS", 1.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = "{}:{}".format(*server.getsockname())
-        with pytest.raises(cluster.ClusterError) as caught, cluster.existing(address):
+        with pytest.raises(cluster.ClusterError) as caught, cluster.existing(address, NOTHING):
             pass
     assert str(caught.value).startswith(f"--to {address}: no Ray head let us in within 1.5 s; is that the head's port")
     assert f"ray start --address={address}" in str(caught.value)
 
 
-@pytest.mark.parametrize("address", ["", "localhost", "ray://localhost:10001", "http://localhost:8265", "localhost:",
-                                     "localhost:x", "localhost:123456", "a b:1", "::1:6379"])
+@pytest.mark.parametrize("address", ["", "localhost", "ray://localhost", "http://localhost:8265", "localhost:",
+                                     "localhost:x", "localhost:123456", "a b:1", "::1:6379", "automatic"])
 def test_not_an_address(address: str) -> None:
     with pytest.raises(cluster.ClusterError, match="expected the address of a Ray head, host:port"), \
-            cluster.existing(address):
+            cluster.existing(address, NOTHING):
         pass
 
 
 @pytest.mark.parametrize("address", ["no-such-host.invalid:6379", "a..b:6379", "127.0.0.1:99999"])
 def test_an_address_that_leads_nowhere(address: str) -> None:
     with pytest.raises(cluster.ClusterError, match=f"^--to {re.escape(address)}: nobody answers there"), \
-            cluster.existing(address):
+            cluster.existing(address, NOTHING):
         pass
 
 
 def test_ray_imported_too_early_for_a_token(member: Head, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_AUTH_MODE")
     monkeypatch.setitem(sys.modules, "ray", sys)
-    with pytest.raises(cluster.ClusterError, match="set RAY_AUTH_MODE=token"), cluster.existing(member.address):
+    with pytest.raises(cluster.ClusterError, match="set RAY_AUTH_MODE=token"), \
+            cluster.existing(member.address, NOTHING):
         pass
 
 
@@ -280,24 +245,28 @@ def test_doctor_looks_at_every_node(member: Head, cli: Any, tmp_path: Path) -> N
     assert done.stderr == ""
     findings = done.stdout.splitlines()
     assert all(line.startswith("ok  ") for line in findings)
-    assert f"{member.address} lets us in with the token in {member.root}/token: 1 node(s), 2 CPU, 0 GPU" in findings[-2]
-    assert re.fullmatch(r"ok  node \S+ has phasesweep \S+, torch \S+", findings[-1])
+    met, node, clock, storage = findings[-4:]
+    assert f"{member.address} lets us in with the token in {member.root}/token: 1 node(s), 2 CPU, 0 GPU" in met
+    assert re.fullmatch(r"ok  node \S+ \(\S+\) has 2 CPU, 0 GPU, Python \S+, torch \S+, ray \S+, and our code", node)
+    assert re.fullmatch(r"ok  node \S+ clock: [+-]0\.\d\d s to ours, within \d\.\d\d", clock)
+    assert f"writes them to {tmp_path}/results; every node sees it" in storage
     assert member.token not in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_doctor_sees_another_version_on_a_node(member: Head, cli: Any, tmp_path: Path,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_without_a_library_is_refused_by_name(member: Head, study: Path, cli: Any, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node asks for a torch that nobody has: what travels says what is needed."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.metadata as metadata\ntrue = metadata.version\n"
-        "metadata.version = lambda name: '0.0.7' if name == 'phasesweep' else true(name)\n")
+        "import importlib.metadata as metadata\ntrue = metadata.requires\n"
+        "metadata.requires = lambda name: ['torch>=99.0'] if name == 'phasesweep' else true(name)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # ours, not the node's
-    done = cli("doctor", "--to", member.address, f"results={tmp_path}", status=2)
-    bad = [line for line in done.stdout.splitlines() if not line.startswith("ok  ")]
-    assert len(bad) == 1 and re.fullmatch(
-        r"fix node \S+ has phasesweep \S+, torch \S+: install phasesweep 0\.0\.7, torch \S+ there, as here", bad[0])
+    done = cli("submit", study, "--to", member.address, f"results={tmp_path / 'results'}", status=2)
+    assert re.fullmatch(r"phasesweep: --to \S+: node \S+ has libraries that are too old; pip install --upgrade "
+                        r"'torch>=99\.0' there\n", done.stderr)
+    assert not (tmp_path / "results").exists()
 
 
 def test_doctor_that_is_not_let_in() -> None:
-    finding, = doctor._cluster(f"127.0.0.1:{closed_port()}")
+    finding, = doctor._cluster(f"127.0.0.1:{closed_port()}", "results")
     assert not finding.ok and "nobody answers there" in finding.what
