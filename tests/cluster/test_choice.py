@@ -15,7 +15,7 @@ from cluster.slurm import Slurm
     ("http://head:8265", RayJobs), ("https://head", RayJobs), ("slurm", Slurm), ("kubernetes", Kubernetes),
     ("aws", Cloud), ("gcp", Cloud), ("azure", Cloud)])
 def test_each_word_has_its_target(to: str, kind: type) -> None:
-    assert isinstance(target(to), kind)
+    assert isinstance(target(to, ["project=mine"] if to == "gcp" else []), kind)
 
 
 @pytest.mark.parametrize("to", ["10.0.0.1:6379", "ray://10.0.0.1:10001", "auto", "[::1]:6379"])
