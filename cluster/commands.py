@@ -1,5 +1,5 @@
-"""What the targets share that hand a job to a program of somebody else's, such as sbatch, kubectl or ray: running it,
-checking what goes into its files, the script around our driver, and bringing results here."""
+"""What the targets that take jobs share: running a program of somebody else's, such as sbatch, kubectl or ray, checking
+what goes into its files, the script around our driver, and bringing results here."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from cluster import mirror
+from cluster import commands, mirror
 from cluster.bundle import Bundle
 from cluster.dashboard import Dashboard, Missing, Unreachable, last_line
 from cluster.errors import ClusterError
@@ -27,6 +27,7 @@ from cluster.job import Job, Place, State
 STOP_SECONDS = 40  # from SIGTERM to SIGKILL: the driver saves what is in training
 PATIENCE_SECONDS = 60.0  # so long the network may be down while we follow
 FETCH_SECONDS = 600.0
+POLL_SECONDS = 1.0  # between looks at its output
 SETTLED_SECONDS = 3.0
 HOME = "~/phasesweep"  # not the job's own folder, which Ray removes
 FETCH = "results-of-phasesweep"  # begins the ids of jobs that send results, and of no sweep
@@ -46,6 +47,7 @@ class RayJobs:
 
     def place(self, name: str, results: str) -> Place:
         """A relative path is one below ``~/phasesweep`` on the head."""
+        commands.check_results(results)
         if "://" in results:
             return Place(results, "in the object store", fetched=False)
         if results.startswith("/"):
@@ -94,13 +96,14 @@ class RayJobs:
                 if time.monotonic() - answered > PATIENCE_SECONDS:
                     raise ClusterError(f"{error}; {number} goes on by itself, `phasesweep status` looks at it again") \
                         from None
-                time.sleep(1.0)
+                time.sleep(POLL_SECONDS)
                 continue
             answered = time.monotonic()
             yield from [*lines, rest][shown:] if final and rest else lines[shown:]
             shown = max(shown, len(lines))
             if not final:
-                time.sleep(min(max(1.0, 10 * (answered - began)), 10.0))  # a long output is not asked for all the time
+                # A long output is not asked for all the time.
+                time.sleep(min(max(POLL_SECONDS, 10 * (answered - began)), 10.0))
 
     def cancel(self, number: str) -> None:
         """Ray sends SIGTERM now, and SIGKILL if that has not ended it after STOP_SECONDS."""
@@ -112,24 +115,18 @@ class RayJobs:
             if str(job.get("submission_id")).startswith(f"{FETCH}-") and _settled(job):
                 with contextlib.suppress(Missing):  # another fetch was faster
                     self._dashboard.call("DELETE", _job(job["submission_id"]))
-        brought, request = 0, mirror.Request(mirror.digests(into))
-        while True:
-            count, more = mirror.receive(self._printed(results, request), request, into)
-            brought += count
-            if more is None:
-                return brought
-            request = more
+        return commands.bring(lambda request: self._printed(results, request), into)
 
-    def _printed(self, results: str, request: mirror.Request) -> bytes:
-        """What a job sends as answer to a request."""
+    def _printed(self, results: str, request: mirror.Request) -> str:
+        """What a job prints as answer to a request, when all of it is there."""
         bundle = Bundle(request.files)
         number = self._start(_body(FETCH, secrets.token_hex(4), bundle, "cluster.mirror", results), bundle)
         until = time.monotonic() + FETCH_SECONDS
         try:
             while time.monotonic() < until:
                 final, text = self._state(number).final, self._output(number)
-                if (data := mirror.joined(text)) is not None:
-                    return data
+                if mirror.joined(text) is not None:
+                    return text
                 if final:
                     raise ClusterError(f"--to {self.url}: the job that was to send {results} ended: {last_line(text)}")
                 time.sleep(0.3)

@@ -1,16 +1,25 @@
-"""Slurm, Kubernetes and a cloud as far as our targets see them: programs that run what they are given on this machine,
-with a stub in place of our driver. What they were called with is in a log."""
+"""Slurm, Kubernetes, a cloud and a Ray head as far as our targets see them: programs, and a server, that run what they
+are given on this machine, with a stub in place of our driver. What they were called with is in a log."""
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
+import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
 
 from cluster import Bundle, Job, mirror
 
@@ -237,12 +246,14 @@ class Fake:
     programs: Path
     state: Path
 
+    def __post_init__(self) -> None:
+        self.state.mkdir(parents=True)
+        self.programs.mkdir()
+
     @classmethod
     def install(cls, kind: str, root: Path) -> Fake:
         """The programs of Slurm, Kubernetes or a cloud, below ``root``."""
         fake = cls(root / "programs", root / "state")
-        fake.state.mkdir(parents=True)
-        fake.programs.mkdir()
         text, names = PROGRAMS[kind]
         for name in names:
             (fake.programs / name).write_text((COMMON + text).format(python=sys.executable, state=str(fake.state)))
@@ -263,6 +274,113 @@ class Fake:
     def break_down(self, reason: str) -> None:
         """From now on every program fails, in many lines."""
         (self.state / "broken").write_text(reason)
+
+    def vanish(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From now on there is none of the programs, also not beside this Python."""
+        monkeypatch.setenv("PATH", str(self.state))
+        monkeypatch.setattr(sys, "executable", str(self.state / "python"))
+
+
+@dataclass(frozen=True)
+class Dashboard(Fake):
+    """A Ray head that ``server`` speaks for; each job has a folder in ``state``."""
+
+    server: ThreadingHTTPServer
+    packages: dict[str, bytes] = field(default_factory=dict)
+    jobs: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    stopped: set[str] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def answer(self, method: str, path: str, body: bytes) -> tuple[int, str]:
+        """Status and text of the answer to a request."""
+        with (self.state / "log").open("a") as log:
+            log.write(json.dumps([method, path, body.decode() if method == "POST" else ""]) + "\n")
+        if (self.state / "broken").exists():
+            return 500, "first of\n  many lines: " + (self.state / "broken").read_text()
+        found: object = {}
+        match method, *map(unquote, path.split("/")[2:]):
+            case "GET", "version":
+                found = {"ray_version": "9.9.9"}
+            case "PUT", "packages", "gcs", package:
+                self.packages[package] = body
+            case "GET", "packages", "gcs", package if package in self.packages:
+                pass
+            case "GET", "jobs", "":
+                found = [self.record(number) for number in self.jobs]
+            case "POST", "jobs", "":
+                self.start(**json.loads(body))
+            case "GET", "jobs", number if number in self.jobs:
+                found = self.record(number)
+            case "GET", "jobs", number, "logs" if number in self.jobs:
+                found = {"logs": (self.state / number / "logs").read_text()}
+            case "POST", "jobs", number, "stop" if number in self.jobs:
+                if self.jobs[number].poll() is None:
+                    self.stopped.add(number)
+                    self.jobs[number].terminate()
+            case "DELETE", "jobs", number if number in self.jobs:
+                del self.jobs[number]
+            case _, "packages" | "jobs", _, *_:
+                return 404, f"{path} does not exist"
+            case _:
+                return 404, "404: Not Found"
+        return 200, json.dumps(found)
+
+    def start(self, submission_id: str, entrypoint: str, runtime_env: dict[str, Any], metadata: object = None) -> None:
+        """Run a job as the head does: in its package, and with nothing of this process's environment."""
+        folder = self.state / submission_id
+        package = self.packages[runtime_env["working_dir"].removeprefix("gcs://")]
+        with zipfile.ZipFile(io.BytesIO(package)) as archive:
+            archive.extractall(folder / "code")
+        environment = {"PATH": self.path, "HOME": str(folder), **runtime_env["env_vars"]}
+        with (folder / "logs").open("ab") as logs:
+            self.jobs[submission_id] = subprocess.Popen(
+                ["bash", "-c", entrypoint], cwd=folder / "code", env=environment, stdin=subprocess.DEVNULL,
+                stdout=logs, stderr=logs)
+
+    def record(self, number: str) -> dict[str, str]:
+        """What Ray says of a job."""
+        status = self.jobs[number].poll()
+        ended = "STOPPED" if number in self.stopped else "FAILED" if status else "SUCCEEDED"
+        return {"submission_id": number, "status": "RUNNING" if status is None else ended}
+
+    def vanish(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From now on nobody listens."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@contextmanager
+def dashboard(root: Path, token: str) -> Iterator[Dashboard]:
+    """A Ray head on this machine, which answers those that show ``token``; and on leaving nothing of it."""
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            known = self.headers["Authorization"] == f"Bearer {token}"
+            status, text = found.answer(self.command, self.path, body) if known else (401, "")
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        do_PUT = do_POST = do_DELETE = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found = Dashboard(root / "programs", root / "state", server)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield found
+        finally:
+            server.shutdown()
+            thread.join()
+            for process in found.jobs.values():  # of a test that failed
+                process.kill()
+                process.wait()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import FrozenInstanceError, dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -38,9 +39,15 @@ def of_cloud(text: str) -> tuple[str, str]:
     return list(yaml.safe_load_all(text))[1]["job.sh"], "run"
 
 
+def of_dashboard(text: str) -> tuple[str, str]:
+    body = text.split("\n", 2)[2]  # of the second request
+    return f"cd code; {json.loads(body)['entrypoint']}", "run"
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A target as ``--to`` and ``--with`` give it, and the script in its text with the word that runs the driver."""
+    """A target as ``--to`` (empty: the URL of its fake) and ``--with`` give it, what is said where it is missing, and
+    the script in its text with the word that runs the driver."""
 
     fake: str
     to: str
@@ -60,12 +67,13 @@ KINDS = {
     "aws": Kind("cloud", "aws", (), ("region=a b", "machine=x\ny", "workers=-1", "image=$(x)"), "ray", of_cloud),
     "gcp": Kind("cloud", "gcp", ("project=mine",), ("project=", "spot=perhaps"), "ray", of_cloud),
     "azure": Kind("cloud", "azure", (), ("head_machine=;",), "ray", of_cloud),
+    "rayjobs": Kind("dashboard", "", (), (), "nobody answers there", of_dashboard),
 }
 
 
 @dataclass(frozen=True)
 class Place:
-    """A target with fake programs around it, a home and a working directory of its own."""
+    """A target with a fake of its other side around it, a home and a working directory of its own."""
 
     kind: Kind
     fake: fakes.Fake
@@ -94,22 +102,23 @@ class Place:
 @pytest.fixture(params=KINDS)
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     kind = KINDS[request.param]
-    fake = fakes.Fake.install(kind.fake, tmp_path / "fake")
     (tmp_path / "home").mkdir()
     (tmp_path / "here").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PATH", fake.path)
     monkeypatch.setenv("RAY_AUTH_TOKEN", SECRET)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.chdir(tmp_path / "here")
-    for module in ("slurm", "kubernetes", "cloud"):
+    for module in ("slurm", "kubernetes", "cloud", "rayjobs"):
         monkeypatch.setattr(f"cluster.{module}.POLL_SECONDS", 0.1)
-    options = [*kind.options, *([f"setup=export PATH={fake.path}"] if kind.to == "slurm" else [])]
-    target = cluster.target(kind.to, options)
-    assert target is not None
-    (fake.state / "free").touch()
-    with fakes.short_temporary_folder() as folder:
+    root = tmp_path / "fake"
+    started = nullcontext(fakes.Fake.install(kind.fake, root)) if kind.to else fakes.dashboard(root, SECRET)
+    with started as fake, fakes.short_temporary_folder() as folder:
+        monkeypatch.setenv("PATH", fake.path)
+        options = [*kind.options, *([f"setup=export PATH={fake.path}"] if kind.to == "slurm" else [])]
+        target = cluster.target(fake.url if isinstance(fake, fakes.Dashboard) else kind.to, options)
+        assert target is not None
+        (fake.state / "free").touch()
         monkeypatch.setenv("TMPDIR", folder)
         yield Place(kind, fake, target, tmp_path)
     for path in (tmp_path / "home").rglob("driver.pid"):  # of a test that failed
@@ -134,7 +143,7 @@ def test_text_is_the_same_each_time_and_touches_nothing(place: Place) -> None:
     assert files(place.root) == before and place.fake.calls == []
 
 
-@pytest.mark.parametrize("place", ["slurm", "kubernetes", "aws"], indirect=True)
+@pytest.mark.parametrize("place", ["slurm", "kubernetes", "aws", "rayjobs"], indirect=True)
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_names_and_paths_are_inert(place: Place, hostile: str) -> None:
     """The driver gets the results path whole, and nothing else is run."""
@@ -189,7 +198,7 @@ def test_the_token_is_nobody_elses(place: Place) -> None:
     list(place.target.follow(number))
     found = {path: path.read_text().strip() for path in place.root.rglob("*token*") if path.is_file()}
     assert all(len(token) >= 32 for token in found.values())
-    assert (len(found) == 0) == (place.kind.to == "kubernetes")  # KubeRay makes its own
+    assert (len(found) == 0) == (place.kind.fake in ("kubernetes", "dashboard"))  # where they have their own
     for path, token in found.items():
         assert any(folder.stat().st_mode & 0o077 == 0 for folder in path.parents if folder.is_relative_to(place.root))
         for other, content in files(place.root).items():
@@ -204,6 +213,25 @@ def test_places(place: Place) -> None:
         with pytest.raises(ClusterError) as caught:
             place.target.place("tiny", results)
         assert "results=" in one_line(caught)
+
+
+@pytest.mark.parametrize("place", ["slurm", "kubernetes", "aws", "rayjobs"], indirect=True)
+def test_results_are_brought_as_far_as_they_are_not_here(place: Place) -> None:
+    there, here = place.root / "there", place.root / "here" / "results"
+    number = place.target.submit(fakes.job("0"))
+    list(place.target.follow(number))
+    for name in ("trials/part-00000.parquet", "steps/part-00000.parquet", "study.yaml"):
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_bytes(name.encode() * 10_000)
+    expected = sum(map(len, files(there).values()))
+    counts = []
+    for content in (b"trials/part-00000.parquet" * 10_000, b"more", b"more"):
+        (there / "trials" / "part-00000.parquet").write_bytes(content)
+        counts.append(place.target.fetch(number, str(there), here))
+        for path in files(here):
+            assert path.name == ".mirror" or path.read_bytes() == (there / path.relative_to(here)).read_bytes()
+    assert counts == ([0, 0, 0] if place.kind.to == "slurm" else [expected, 4, 0])  # on a disk that is shared
+    assert place.target.state(number) is State.DONE
 
 
 def test_an_answer_about_a_job_that_is_not_there(place: Place) -> None:
@@ -222,17 +250,16 @@ def test_a_look(place: Place) -> None:
 
 
 @pytest.mark.parametrize("action", ["look", "submit"])
-def test_a_program_that_is_missing(place: Place, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(place.root))
-    monkeypatch.setattr(sys, "executable", str(place.root / "python"))
+def test_nothing_is_there(place: Place, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.fake.vanish(monkeypatch)
     with pytest.raises(ClusterError) as caught:
         place.target.look() if action == "look" else place.target.submit(fakes.job("0"))
     message = one_line(caught)
-    assert message.startswith("there is no ") and message.count(": ") == 1
+    assert message.startswith(("there is no ", "--to http://")) and message.count(": ") == 1
     assert action == "look" or place.kind.missing in message
 
 
-def test_a_program_that_fails(place: Place) -> None:
+def test_it_fails(place: Place) -> None:
     number = place.target.submit(fakes.job("0"))
     list(place.target.follow(number))
     place.fake.break_down("try another partition")
