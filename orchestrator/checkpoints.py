@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from orchestrator.folder import Folder
-from trials.checkpoint import Checkpoint
+from trials.checkpoint import Checkpoint, Stopped
 from trials.errors import UserError
 from trials.spec import TrialSpec
 
@@ -21,24 +21,34 @@ _SUB = ".checkpoints"
 
 class FolderCheckpoints:
     """In a subfolder of ``folder``, for one pack of trials. ``stamp``, a line, is what must not have changed for a
-    checkpoint to count: code, version and measurements."""
+    checkpoint to count: code, version and measurements. ``stopping`` says whether training is to stop."""
 
-    def __init__(self, folder: Folder, stamp: str, seconds: float) -> None:
-        self._folder, self._stamp, self._seconds = folder, stamp.encode(), seconds
+    def __init__(self, folder: Folder, stamp: str, seconds: float,
+                 stopping: Callable[[], bool] = lambda: False) -> None:
+        self._folder, self._stamp, self._seconds, self._stopping = folder, stamp.encode(), seconds, stopping
         # Where the folder cannot be seen from (a node without the shared disk), nothing is kept.
         self._seen = "study.yaml" in folder.list()
         self._found = set(folder.list(_SUB)) if self._seen else set()
         self._last = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time to save those of all trials in training."""
+        """Whether it is time to save those of all trials in training, be it because they are to stop."""
+        if self._stopping():
+            return True
         if not self._seen or time.monotonic() - self._last < self._seconds:
             return False
         self._last = time.monotonic()
         return True
 
+    def go_on(self) -> None:
+        """Raise Stopped where training is to stop."""
+        if self._stopping():
+            raise Stopped
+
     def save(self, spec: TrialSpec, checkpoint: Checkpoint) -> None:
         """Keep it, in place of an earlier one; where that fails (a full disk, say) the trial goes on without."""
+        if not self._seen:
+            return
         with contextlib.suppress(UserError):
             self._folder.write(self._name(spec), self._stamp + b"\n" + checkpoint.to_bytes())
 

@@ -34,9 +34,6 @@ from trials.trainer import rehearse
 if TYPE_CHECKING:
     from cluster import Connection
 
-LANES = {"cpu": 64, "cuda": 1024}  # trials a pack holds at least, where the worker is to find out how many are best
-GPU_SHARE = 0.25  # of a GPU for each worker, where the study leaves it open: small trials do not fill one
-
 Connect = Callable[[], "AbstractContextManager[Connection]"]
 
 
@@ -146,17 +143,18 @@ def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, observed: O
     console.print(f"{study.name}: {before.pending:,} of {before.size:,} trials to run", highlight=False)
     with _meanwhile(connect) as connected:
         # Imported here: a study that has nothing left to run must not wait for Ray.
+        from orchestrator.placement import Workers
         from orchestrator.sweep import Sweep
         from orchestrator.worker import Job
 
         cluster = connected.result()
-        device, resources = placement(study, cluster)
-        job = Job(study.measure, store.schemas, tuple(store.axes), device, resources["cpu"], study.retries,
+        workers = Workers(study)
+        workers.check(cluster.target)
+        job = Job(study.measure, store.schemas, tuple(store.axes), study.resources.cpu, study.retries,
                   study.lanes, checkpoints.SECONDS, folder.root if folder.local else folder.shown, str(study.folder),
-                  os.getcwd(), fingerprint(study))
-        workers = cluster.slots(resources)
-        queue = Queue(study.trials(observed), store.statuses, partial(work, study=study), workers, structure,
-                      study.lanes or LANES[device])
+                  os.getcwd(), fingerprint(study), study.resources.seconds)
+        queue = Queue(study.trials(observed), store.statuses, partial(work, study=study), workers.slots, structure,
+                      study.lanes)
         with SweepProgress(console, before.size, before.done) as progress:
 
             def commit(rows: Rows) -> None:
@@ -168,8 +166,8 @@ def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, observed: O
             def tick() -> None:
                 progress.tick(queue.seconds(before.pending_work - queue.work_done))
 
-            sweep = Sweep(queue, job, workers, commit, tick)
-            sweep.run(resources)
+            sweep = Sweep(queue, job, workers, commit, tick, partial(console.print, highlight=False))
+            sweep.run()
     return sweep.interrupted
 
 
@@ -178,21 +176,3 @@ def _meanwhile(connect: Connect) -> Iterator[Future[Connection]]:
     """Connect in a thread of its own: Ray takes three seconds to start, and one to be imported."""
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as thread:
         yield thread.submit(lambda: stack.enter_context(connect()))
-
-
-def placement(study: Study, cluster: Connection) -> tuple[str, dict[str, float]]:
-    """Device and resources of a worker: ``device: auto`` uses a GPU if the cluster has one.
-
-    Raises UserError where the cluster can never hold one worker.
-    """
-    cpu, gpu = study.resources.cpu, study.resources.gpu
-    device = study.device
-    if device == "auto":
-        device = "cuda" if cluster.gpus > 0 else "cpu"
-    if device == "cuda" and gpu == 0:
-        gpu = GPU_SHARE
-    resources = {"cpu": cpu, "gpu": gpu if device == "cuda" else 0.0}
-    if cluster.slots(resources) < 1:
-        raise UserError(f"resources: a worker wants {cpu:g} CPU and {resources['gpu']:g} GPU, but {cluster.target} has "
-                        f"{cluster.cpus:g} and {cluster.gpus:g}; lower resources.cpu or resources.gpu")
-    return device, resources

@@ -7,6 +7,7 @@ part at the end, so that readers see no trial twice and none in halves for long:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from orchestrator.folder import Folder
 from orchestrator.repair import repair
 from trials.records import COLUMNS, TABLES, Rows
 
-# A part is begun anew once a table of the last one takes more memory than this. Each commit rewrites the last part,
+# A part is begun anew once the tables of the last one together take more memory than this. Each commit rewrites it,
 # which at this size takes about 50 ms; a hundred thousand trials of 100 kB make some six hundred parts.
 PART_BYTES = 16 * 2**20
 
@@ -67,13 +68,13 @@ class Store:
         if not new["trials"].num_rows:
             return
         number, last = self._number, self._last
-        if any(table.nbytes > PART_BYTES for table in last.values()):
+        if sum(table.nbytes for table in last.values()) > PART_BYTES:
             number, last = number + 1, self._empty()
         tables = {table: pa.concat_tables([last[table], new[table]]).combine_chunks() for table in TABLES}
         parts.save(self.folder, number, tables, reversed(TABLES))
         self._number, self._last = number, tables
         for key, status in zip(*(new["trials"][name].to_pylist() for name in ("trial_id", "status")), strict=True):
-            self.statuses[key], self._number_of[key] = status, number
+            self.statuses[key], self._number_of[key] = sys.intern(status), number
 
     def discard(self, trial_ids: Iterable[str]) -> None:
         """Remove trials from all tables, such as failed ones that are to be tried again; unknown ids are ignored."""

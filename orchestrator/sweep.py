@@ -7,80 +7,111 @@ files go to a temporary folder that is thrown away.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 import shutil
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from types import FrameType
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # Read by ray.tune when it is imported: no files per trial, no reporter, no saving of its state, which would keep a copy
-# of every trial, and Ctrl-C is ours to handle.
+# of every trial, no counting of the cluster's cores, which would not return where it is gone, and Ctrl-C is ours.
 os.environ.update({
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_STATE_REFRESH_PERIOD": "31536000",
     "TUNE_GLOBAL_CHECKPOINT_S": "31536000", "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0"})
 
 from ray import tune
+from ray.exceptions import ActorUnavailableError
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.search import Searcher
 
+from cluster.errors import ClusterError
+from orchestrator.placement import Scheduler, Workers
 from orchestrator.queue import Pack, Queue
+from orchestrator.stopping import GONE, Presence, Signals, say, too_long
 from orchestrator.worker import Job, Worker, failed, trial_rows
 from trials.errors import UserError
 from trials.observer import Emitted
 from trials.records import Rows
+from trials.spec import TrialSpec
 
 COMMIT_SECONDS = 1.0  # a finished trial waits at most this long for its commit
 COMMIT_TRIALS = 2000  # and at most this many wait together
+GRACE_SECONDS = 25.0  # workers that are told to stop may take this long: Slurm and Kubernetes kill after 30 s
+DIED = "WorkerLost: the worker process died; out of memory?"
 
 Commit = Callable[[Rows], None]
 
 
-class WorkerLost(Exception):
-    """The process that ran a trial died."""
+class _Leave(BaseException):
+    """Ends Tune's loop without its clean-up, which waits 15 s for workers that do not answer."""
 
 
 class Sweep:
-    """One run of a queue by so many ``workers``. ``commit`` stores rows; ``tick`` is called many times a second.
+    """One run of a queue by ``workers``. ``commit`` stores rows; ``tick`` is called many times a second, and
+    ``tell`` with a line for the user.
 
-    ``failure`` holds a UserError that ended the run (a full disk, a lost lease); ``interrupted`` the signal that did.
+    ``failure`` holds a UserError that ended the run: a full disk, a lost lease.
     """
 
-    def __init__(self, queue: Queue, job: Job, workers: int, commit: Commit, tick: Callable[[], None]) -> None:
-        self.queue, self.job, self.workers, self._commit, self._tick = queue, job, workers, commit, tick
+    def __init__(self, queue: Queue, job: Job, workers: Workers, commit: Commit, tick: Callable[[], None],
+                 tell: Callable[[str], None]) -> None:
+        self.queue, self.job, self.workers = queue, job, workers
+        self._commit, self._tick, self._tell = commit, tick, tell
         self.failure: UserError | None = None
-        self.interrupted: signal.Signals | None = None
+        self._signals, self._presence = Signals(), Presence()
+        self._running: dict[int, tuple[float, frozenset[str]]] = {}  # since when, and the nodes alive then, by pack
+        self._told: float | None = None  # when the workers were told to stop
         self._pending: list[Rows] = []
         self._pending_trials = 0
         self._oldest = 0.0
+
+    @property
+    def interrupted(self) -> signal.Signals | None:
+        """The signal that ended the run, if one did."""
+        return self._signals.caught
 
     @property
     def stopping(self) -> bool:
         """Whether the run should end early."""
         return self.failure is not None or self.interrupted is not None
 
-    def run(self, resources: dict[str, float]) -> None:
+    @property
+    def idle(self) -> bool:
+        """Whether the run should end now: there is nothing to wait for."""
+        return self.failure is not None or (self.interrupted is not None and not self._running)
+
+    def run(self) -> None:
         """Run to the end, or to an error or signal; returns when everything that came back is committed.
 
-        Raises UserError where the store cannot be written or is no longer ours.
+        Raises UserError where the store cannot be written or is no longer ours, and ClusterError where Ray is gone.
         """
-        # So that all workers start at once: left alone, Tune waits for one before it asks for the next.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, self.workers))
-        scratch = tempfile.mkdtemp(prefix="phasesweep-tune-")
-        trainable = tune.with_resources(tune.with_parameters(Worker, job=self.job), resources)
+        scratch, gone = tempfile.mkdtemp(prefix="phasesweep-tune-"), False
+        trainable = tune.with_parameters(Worker, job=self.job)
         try:
-            with _signals(self):
+            with self._signals, self._presence:
                 # What Tuner.fit() calls; but that would move the driver to the cluster where we connect as a client.
                 tune.run(trainable, name="sweep", storage_path=scratch, verbose=0, num_samples=-1, reuse_actors=True,
-                         search_alg=_Feed(self), callbacks=[_Harvest(self)], stop=_Stop(self), max_failures=0,
-                         raise_on_failed_trial=False, _remote=False)
-            self.flush()
+                         search_alg=_Feed(self), scheduler=Scheduler(self.workers), callbacks=[_Harvest(self)],
+                         stop=_Stop(self), max_failures=0, raise_on_failed_trial=False, _remote=False)
+        except _Leave:
+            gone = self._presence.lost
+        except Exception:  # what Ray raises where it is gone is of many kinds
+            if self._presence.look() and not self._presence.lost:
+                raise
+            gone = True
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+        self.flush()
         if self.failure is not None:
             raise self.failure
+        if gone and self.interrupted is None:
+            raise ClusterError(GONE)
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         """Tune pickles what it is given for a restore of its own, which is never made: nothing of ours goes there."""
@@ -89,25 +120,53 @@ class Sweep:
     def received(self, pack: Pack, result: dict[str, Any]) -> None:
         """Rows of some trials of ``pack`` have arrived."""
         self.queue.came_back(pack.number, result["ids"], result["seconds"])
-        self._hold(Rows.from_bytes(result.pop("rows")))
+        rows = Rows.from_bytes(result.pop("rows"))
+        if result["ids"]:
+            self._hold(rows)
 
-    def ended(self, pack: Pack) -> None:
-        """``pack`` is over. Trials that have not come back, for their worker died, are tried again."""
-        alone = len(pack.specs) == 1
-        for trial_id, spec in self.queue.ended(pack.number).items():
-            # Which trial of a pack killed its worker is not known; each gets a worker of its own, where it counts.
-            attempts = pack.attempts[trial_id] + (1 if alone else 0)
-            if self.stopping:
-                continue
-            if attempts <= self.job.retries:
+    def began(self, pack: Pack) -> None:
+        """A worker has ``pack`` now."""
+        self._running[pack.number] = time.monotonic(), self._presence.alive
+
+    def ended(self, pack: Pack, error: BaseException | None = None) -> None:
+        """``pack`` is over, and ``error`` is what Ray says where its worker is lost: trials that have not come back
+        are tried again then."""
+        since, nodes = self._running.pop(pack.number, (time.monotonic(), frozenset[str]()))
+        seconds, left = time.monotonic() - since, self.queue.ended(pack.number)
+        if left and not self.stopping:
+            self._lost(pack, left, seconds, self._left(nodes, error))
+
+    def _lost(self, pack: Pack, left: Mapping[str, TrialSpec], seconds: float, node_left: bool) -> None:
+        """Try the trials that are ``left`` of a pack again, where they are not to blame too often."""
+        # Which trial of a pack killed its worker is not known; each gets a worker of its own, where it counts.
+        to_blame = len(pack.specs) == 1 and not node_left
+        past_limit = to_blame and 0 < self.job.seconds <= seconds
+        for trial_id, spec in left.items():
+            attempts = pack.attempts[trial_id] + to_blame
+            if attempts <= self.job.retries and not past_limit:
                 self.queue.again(spec, attempts)
                 continue
-            emitted = Emitted(failed(WorkerLost("the worker process died; out of memory?"), 0.0))
-            self._hold(Rows.build(self.job.schemas, trial_rows(spec, emitted, attempts, self.job)))
-        pack.specs.clear()  # Tune keeps every pack to the end
+            emitted = Emitted(failed(too_long(self.job.seconds) if past_limit else DIED, seconds))
+            self._hold(Rows.build(self.job.schemas, trial_rows(spec, emitted, attempts, self.job, pack.device)))
+
+    def _left(self, nodes: frozenset[str], error: BaseException | None) -> bool:
+        """Whether a worker is lost because its node is: one of those at its begin is dead, or will be known to be, for
+        of a process that died alone Ray knows at once. Ends the run where the node is our own."""
+        self._presence.look()
+        if self._presence.lost:
+            raise _Leave
+        return isinstance(error, ActorUnavailableError) or not nodes <= self._presence.alive
 
     def beat(self) -> None:
-        """Called many times a second: commit what has waited long enough, refresh the display."""
+        """Called many times a second: commit what has waited long enough, refresh the display, look whether to go."""
+        if self._presence.lost:
+            raise _Leave
+        if self.interrupted is not None and self._told is None:
+            self._told = time.monotonic()
+            threading.Thread(target=say, args=(self.job.run,), daemon=True).start()
+            self._tell("stopping: trials in training are saved (again to stop at once)")
+        if self._told is not None and time.monotonic() - self._told > GRACE_SECONDS:
+            raise _Leave
         if self._pending and (time.monotonic() - self._oldest > COMMIT_SECONDS
                               or self._pending_trials >= COMMIT_TRIALS):
             self.flush()
@@ -138,6 +197,7 @@ class _Feed(Searcher):
         self._sweep = sweep
 
     def suggest(self, trial_id: str) -> Any:
+        self._sweep.beat()  # while nothing runs Tune does nothing but ask
         pack = None if self._sweep.stopping else self._sweep.queue.next_pack()
         if pack is not None:
             return {"pack": pack}
@@ -160,7 +220,7 @@ class _Feed(Searcher):
         return {}
 
 
-class _Harvest(tune.Callback):
+class _Harvest(TrialProgressCallback):  # in place of Tune's own, which keeps every trial
     """Takes rows out of Tune's results before Tune keeps them, and hears of dead workers."""
 
     def __init__(self, sweep: Sweep) -> None:
@@ -171,11 +231,17 @@ class _Harvest(tune.Callback):
         if "rows" in result:
             self._sweep.received(trial.config["pack"], result)
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._sweep.began(trial.config["pack"])
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._sweep.ended(trial.config["pack"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._sweep.ended(trial.config["pack"])
+        error: BaseException | None = None
+        with contextlib.suppress(Exception), open(trial.pickled_error_file, "rb") as file:  # Tune's, in our folder
+            error = pickle.load(file)
+        self._sweep.ended(trial.config["pack"], error)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._sweep.beat()
@@ -189,26 +255,4 @@ class _Stop(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self._sweep.stopping
-
-
-class _signals:
-    """SIGINT and SIGTERM end the sweep after its commit; a second one ends the process at once."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        self._sweep = sweep
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._on_signal)
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._sweep.interrupted is not None:
-            raise KeyboardInterrupt
-        self._sweep.interrupted = signal.Signals(number)
+        return self._sweep.idle

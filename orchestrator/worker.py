@@ -8,8 +8,9 @@ import json
 import os
 import platform
 import time
+import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -20,8 +21,10 @@ from orchestrator.checkpoints import FolderCheckpoints
 from orchestrator.folder import Folder
 from orchestrator.lane_count import choose
 from orchestrator.queue import Pack
+from orchestrator.stopping import Asked, TimeUp, time_limit, too_long, within
 from orchestrator.version import VERSION
 from trials import usercode
+from trials.checkpoint import Stopped
 from trials.errors import describe
 from trials.measure import Measure
 from trials.observer import Emitted
@@ -36,12 +39,14 @@ FLUSH_SECONDS = 0.5  # rows of short trials travel together
 
 @dataclass(frozen=True)
 class Job:
-    """What every pack of one run has in common; sent to a worker once."""
+    """What every pack of one run has in common; sent to a worker once.
+
+    ``seconds`` are what a trial may take, 0 for any time; ``run`` is what this run is called where it is told to stop.
+    """
 
     measure: Measure
     schemas: Mapping[str, pa.Schema]
     axes: tuple[str, ...]
-    device: str
     cpus: float
     retries: int
     lanes: int
@@ -50,6 +55,8 @@ class Job:
     folder: str
     cwd: str
     code: str | None
+    seconds: float
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 class Worker(tune.Trainable):
@@ -68,24 +75,26 @@ class Worker(tune.Trainable):
             os.chdir(self.job.cwd)
         self.pack: Pack = new_config["pack"]
         stamp = json.dumps([self.job.measure.json, self.job.code, VERSION])
-        self.checkpoints = FolderCheckpoints(Folder.open(self.job.results), stamp, self.job.checkpoint_seconds)
+        self.checkpoints = FolderCheckpoints(Folder.open(self.job.results), stamp, self.job.checkpoint_seconds,
+                                             Asked(self.job.run))
         self.results = self._results()
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train for at least FLUSH_SECONDS or to the end of the pack."""
+        """Train for at least FLUSH_SECONDS, or to the end of the pack, or until the run is told to stop."""
         self.config = {}  # Tune sends it back with every result, and the driver would keep all packs to the end
         began = time.perf_counter()
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.job.schemas}
         ids: list[str] = []
         done = True
-        for spec, emitted, attempts in self.results:
-            ids.append(spec.trial_id)
-            for table, found in trial_rows(spec, emitted, attempts, self.job).items():
-                rows[table] += found
-            if time.perf_counter() - began > FLUSH_SECONDS:
-                done = False
-                break
+        with contextlib.suppress(Stopped):
+            for spec, emitted, attempts in self.results:
+                ids.append(spec.trial_id)
+                for table, found in trial_rows(spec, emitted, attempts, self.job, self.pack.device).items():
+                    rows[table] += found
+                if time.perf_counter() - began > FLUSH_SECONDS:
+                    done = False
+                    break
         return {"rows": Rows.build(self.job.schemas, rows).to_bytes(), "ids": ids,
                 "seconds": time.perf_counter() - began, "done": done}
 
@@ -110,14 +119,18 @@ class Worker(tune.Trainable):
 
     def _side_by_side(self, specs: list[TrialSpec]) -> Iterator[tuple[TrialSpec, Emitted]]:
         """Those of some trials of one structure that can be trained as lanes, where that pays."""
+        # Whatever is wrong with one of them is said where it is trained alone.
+        with contextlib.suppress(Exception, SystemExit, TimeUp):
+            yield from within(len(specs) * self.job.seconds, self._as_lanes(specs))
+
+    def _as_lanes(self, specs: list[TrialSpec]) -> Iterator[tuple[TrialSpec, Emitted]]:
         job = self.job
         if len(specs) < 2:
             return
-        # Whatever is wrong with one of them is said where it is trained alone.
-        with contextlib.suppress(Exception, SystemExit):
-            lanes = job.lanes or choose(specs[0], job.device, len(specs)).lanes
-            if lanes > 1:
-                yield from train_pack(specs, job.measure, job.device, lanes, self.checkpoints)
+        self.checkpoints.go_on()
+        lanes = job.lanes or choose(specs[0], self.pack.device, len(specs)).lanes
+        if lanes > 1:
+            yield from train_pack(specs, job.measure, self.pack.device, lanes, self.checkpoints)
 
     def _alone(self, spec: TrialSpec) -> tuple[Emitted, int]:
         """Train one trial, with its retries."""
@@ -126,24 +139,28 @@ class Worker(tune.Trainable):
         while True:
             attempts += 1
             try:
-                return train(spec, self.job.measure, self.job.device, self.checkpoints), attempts
+                with time_limit(self.job.seconds):
+                    return train(spec, self.job.measure, self.pack.device, self.checkpoints), attempts
+            except TimeUp:  # the next time it would take as long
+                return Emitted(failed(too_long(self.job.seconds), time.perf_counter() - began)), attempts
             except (Exception, SystemExit) as error:
                 if attempts > self.job.retries:
-                    return Emitted(failed(error, time.perf_counter() - began)), attempts
+                    return Emitted(failed(describe(error), time.perf_counter() - began)), attempts
 
 
-def failed(error: BaseException, wall_time: float) -> dict[str, Any]:
-    """The trial row of an error."""
-    return {"status": "failed", "reason": describe(error), "wall_time": wall_time}
+def failed(reason: str, wall_time: float) -> dict[str, Any]:
+    """The trial row of a failure."""
+    return {"status": "failed", "reason": reason, "wall_time": wall_time}
 
 
-def trial_rows(spec: TrialSpec, emitted: Emitted, attempts: int, job: Job) -> dict[str, list[dict[str, Any]]]:
+def trial_rows(spec: TrialSpec, emitted: Emitted, attempts: int, job: Job,
+               device: str) -> dict[str, list[dict[str, Any]]]:
     """The rows of a trial by table, complete with id, config columns and provenance."""
     flat = spec.flat()
     common = {"trial_id": spec.trial_id, **{name: flat.get(name) for name in job.axes}}
     trial = {
         **flat, "trial_id": spec.trial_id, **emitted.trial, "attempts": attempts,
-        "finished_at": datetime.datetime.now(datetime.timezone.utc), "device": job.device, "host": platform.node(),
+        "finished_at": datetime.datetime.now(datetime.timezone.utc), "device": device, "host": platform.node(),
         "torch_version": torch.__version__, "version": VERSION, "code": job.code, "measure": job.measure.json,
         "config": spec.canonical,
     }

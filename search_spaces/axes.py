@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trials.errors import UserError, did_you_mean
-from trials.fields import check, choice, count, declared
+from trials.fields import check, check_free, choice, count, declared, is_number
 from trials.spec import Path
 
 Field = dataclasses.Field[Any]
@@ -182,7 +182,7 @@ def _values(fields: Sequence[Field | None], values: Any, place: str) -> tuple[An
 
 def _checked(fields: Sequence[Field | None], value: Any, place: str) -> Any:
     for field in fields:
-        value = value if field is None else check(field, value, place)
+        value = check_free(value, place) if field is None else check(field, value, place)
     return value
 
 
@@ -203,7 +203,7 @@ def _range(path: Path, fields: Sequence[Field | None], form: Mapping[str, Any], 
         raise UserError(f"{place}: this is not a number and has no range; give values: [...]")
     low, high = (_checked(fields, form[key], f"{place}.{key}") for key in ("low", "high"))
     for key, end in (("low", low), ("high", high)):
-        if isinstance(end, bool) or not isinstance(end, (int, float)) or not math.isfinite(end):
+        if not is_number(end):
             raise UserError(f"{place}.{key}: expected a number, got {end!r}")
     integer = isinstance(low, int) and isinstance(high, int)
     log = counts.get("scale") == "log"

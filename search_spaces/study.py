@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from search_spaces.designs.base import DESIGNS, Design, Pair, Point
 from search_spaces.limits import check_limits, train_size
 from search_spaces.schema import merge
 from search_spaces.space import Substitution, parse_space
-from search_spaces.yaml_text import dump, parse
+from search_spaces.yaml_text import MAX_NODES, dump, nodes, parse
 from trials import fields, usercode
 from trials.errors import UserError, did_you_mean
 from trials.fields import check, choice, count, declared, real
@@ -28,6 +29,7 @@ from trials.spec import GROUPS, TrialSpec, column, column_types, parse_trial
 
 Observe = Callable[[list[str]], list[Mapping[str, Any] | None]]
 MAX_BYTES = 1_000_000
+LONGEST = 1000  # characters of a message, which may quote what a study says
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 MOST_LANES = 65536
 _BUNDLED = files("search_spaces") / "studies"
@@ -35,10 +37,11 @@ _BUNDLED = files("search_spaces") / "studies"
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker takes."""
+    """What one worker takes, and a trial may."""
 
     cpu: float = real(1.0, low=0, open_low=True, help="CPU cores of a worker")
     gpu: float = real(0.0, low=0, help="GPUs of a worker; a fraction shares one")
+    seconds: float = real(0.0, low=0, help="a trial that takes longer fails; 0 is no limit")
 
 
 @dataclass(frozen=True)
@@ -145,15 +148,24 @@ class Study:
 
     def resolved(self) -> str:
         """The study as YAML with every default filled in; loading it gives the same trials."""
+        return dump(self.plain)
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """What ``resolved`` writes, as plain data."""
         design = next(name for name, cls in DESIGNS.classes.items() if cls is type(self.design))
-        return dump({
+        return {
             "study": self.name, "question": self.question, "source": self.source, "trial": asdict(self.base),
-            "space": {".".join(axis.path): axis.form() for axis in self.axes},
+            "space": {".".join(axis.path): self._form(axis) for axis in self.axes},
             "design": {"name": design, **asdict(self.design)},  # type: ignore[call-overload]
             "measure": asdict(self.measure), "analysis": self.analysis, "resources": asdict(self.resources),
             "device": self.device, "retries": self.retries,
             "pack": {0: "auto", 1: "off"}.get(self.lanes, self.lanes),
-        })
+        }
+
+    def _form(self, axis: Axis) -> dict[str, Any]:
+        counted = tuple(range(self.base.seed, self.base.seed + len(self.seeds)))
+        return {"replicates": len(counted)} if axis.path == ("seed",) and self.seeds == counted else axis.form()
 
 
 def load_study(ref: str, overrides: Sequence[str] = ()) -> Study:
@@ -166,7 +178,9 @@ def load_study(ref: str, overrides: Sequence[str] = ()) -> Study:
     try:
         return _study(merge(parse(text), overrides), folder)
     except UserError as error:
-        raise UserError(f"{label}: {' '.join(str(error).split())}") from error
+        line = " ".join(str(error).split())
+        cut = line if len(line) <= LONGEST else f"{line[:LONGEST // 2]} ... {line[-LONGEST // 2:]}"
+        raise UserError(f"{label}: {cut}") from error
 
 
 def list_studies() -> dict[str, Study]:
@@ -183,7 +197,7 @@ def _read(ref: str) -> tuple[str, str, Path]:
     if ref in _bundled():
         return (_BUNDLED / f"{ref}.yaml").read_text(encoding="utf-8"), f"{ref}.yaml", Path.cwd()
     path = Path(ref)
-    if not path.is_file():
+    if not os.path.isfile(path):  # which, unlike the method of Path, says no to a name that is too long
         if path.suffix in (".yaml", ".yml"):
             near = [str(path.with_name(item.name)) for item in path.parent.glob("*.y*ml")]
             raise UserError(f"{ref}: no such file; {did_you_mean(ref, near)}")
@@ -235,5 +249,8 @@ def _study(config: Mapping[str, Any], folder: Path) -> Study:
             if (first := ids.index(trial_id)) != i:
                 raise UserError(f"space.{axis.path[0]}.values[{i}]: the same as values[{first}] once the other axes "
                                 "are put in; remove one")
+    if (size := nodes(study.plain)) > MAX_NODES:  # the run writes it, and others read that
+        raise UserError(f"space: written out this study has {size:,} values, at most {MAX_NODES:,} can be read back; "
+                        "give fewer, or low and high with the design random or sobol")
     study.claims  # noqa: B018 - what is wrong with them, or with the types of columns, is an error before the first trial
     return study

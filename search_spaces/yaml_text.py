@@ -1,10 +1,12 @@
-"""Strict YAML: plain data only, no duplicate keys, no aliases, and numbers that mean what they look like.
+"""Strict YAML: plain data only, no duplicate keys, no aliases, numbers that mean what they look like, and text that is
+safe to show on a terminal.
 
 Scalars follow YAML 1.2: ``1e-3`` is a number, ``010`` is ten, and ``yes`` is a word.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +16,24 @@ import yaml  # type: ignore[import-untyped]
 from trials.errors import UserError
 
 MAX_DEPTH = 20
+MAX_NODES = 20_000  # keys, values, lists and mappings: what a study goes through takes up to 0.3 ms for each
+# A terminal would obey an escape sequence in a question or an axis value, and no file has a name with a zero in it.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def _float(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError("too large")
+    return value
+
+
 # Tag -> pattern of the unquoted scalars it takes, their first characters, conversion.
 _SCALARS: dict[str, tuple[re.Pattern[str] | None, list[str], Callable[[str], Any]]] = {
     "null": (re.compile(r"^(?:~|null|)$"), ["~", "n", ""], lambda text: None),
     "bool": (re.compile(r"^(?:true|false)$"), list("tf"), lambda text: text == "true"),
     "int": (re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"), int),
-    "float": (re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"), list("-+.0123456789"), float),
+    "float": (re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"), list("-+.0123456789"),
+              _float),
     "str": (None, [], str),
 }
 _TAG = "tag:yaml.org,2002:"
@@ -27,7 +41,7 @@ _TAG = "tag:yaml.org,2002:"
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own convention, filled below
-    depth = 0
+    depth = nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         mark = self.peek_event().start_mark
@@ -35,6 +49,10 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed; write ${key}", problem_mark=mark)
         if self.depth == MAX_DEPTH:
             raise yaml.MarkedYAMLError(problem=f"nested more than {MAX_DEPTH} deep", problem_mark=mark)
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise yaml.MarkedYAMLError(problem=f"more than {MAX_NODES:,} values, too many for a study",
+                                       problem_mark=mark)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -68,6 +86,13 @@ def parse(text: str) -> Any:
     return None if node is None else _plain(node)
 
 
+def nodes(data: Any) -> int:
+    """How many keys, values, lists and mappings ``data`` has, of which ``parse`` reads MAX_NODES at most."""
+    if isinstance(data, dict):
+        return 1 + sum(1 + nodes(value) for value in data.values())
+    return 1 + sum(map(nodes, data)) if isinstance(data, (list, tuple)) else 1
+
+
 def dump(data: Any) -> str:
     """``data`` as YAML that ``parse`` reads back."""
     text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
@@ -89,6 +114,8 @@ def _plain(node: Any) -> Any:
     if isinstance(node, yaml.SequenceNode) and tag == "seq":
         return [_plain(item) for item in node.value]
     if isinstance(node, yaml.ScalarNode) and tag in _SCALARS:
+        if control := _CONTROL.search(node.value):
+            raise UserError(f"{place}: control characters are not allowed in text, got {control[0]!r}")
         try:
             return _SCALARS[tag][2](node.value)
         except ValueError:

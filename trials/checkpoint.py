@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+import zlib
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -51,14 +52,18 @@ class Checkpoint:
         watch.limit = notes["limit"]
 
     def to_bytes(self) -> bytes:
-        """Tensors and text alone, so that reading it back runs no code."""
+        """Tensors and text alone, so that reading it back runs no code, after a CRC-32, which torch does not check."""
         sink = io.BytesIO()
         torch.save(vars(self), sink)
-        return sink.getvalue()
+        data = sink.getvalue()
+        return b"%08x" % zlib.crc32(data) + data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Checkpoint | None:
         """The inverse of ``to_bytes``; None for anything else, so that the trial begins anew."""
+        checksum, data = data[:8], data[8:]
+        if checksum != b"%08x" % zlib.crc32(data):
+            return None
         try:
             parts: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
             return cls(**parts)
@@ -66,11 +71,19 @@ class Checkpoint:
             return None
 
 
+class Stopped(BaseException):
+    """Training is to stop, and what was in training is saved. No Exception, so that what is ready for anything a user's
+    code raises lets it pass."""
+
+
 class Checkpoints(Protocol):
-    """Where checkpoints of trials in training go."""
+    """Where checkpoints of trials in training go; asked before each step."""
 
     def due(self) -> bool:
-        """Whether it is time to save those of all trials in training."""
+        """Whether it is time to save those of all trials in training, be it because they are to stop."""
+
+    def go_on(self) -> None:
+        """Raise Stopped where training is to stop; to be called before it begins, and when all are saved."""
 
     def save(self, spec: TrialSpec, checkpoint: Checkpoint) -> None:
         """Keep it, in place of an earlier one."""
@@ -85,6 +98,9 @@ class _Nowhere:
     def due(self) -> bool:
         """Never."""
         return False
+
+    def go_on(self) -> None:
+        """Always."""
 
     def save(self, spec: TrialSpec, checkpoint: Checkpoint) -> None:
         """Nothing."""

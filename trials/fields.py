@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -52,6 +53,20 @@ def real_names(cls: type) -> tuple[str, ...]:
     return tuple(name for name, f in declared(cls).items() if f.metadata["kind"] is float)
 
 
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a number that a float holds: no bool, not infinite, no whole number of a thousand digits."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def check_free(value: Any, place: str) -> Any:
+    """Return ``value``, a parameter of a user's own code; UserError for whole numbers that no table holds."""
+    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        check_free(item, place)
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise UserError(f"{place}: expected whole numbers of at most 2^53 in size, got {value!r:.40}")
+    return value
+
+
 def check(field: dataclasses.Field[Any], value: Any, place: str) -> Any:
     """Return ``value`` in the field's type, or raise UserError naming ``place`` and what was expected."""
     kind, meta = field.metadata["kind"], field.metadata
@@ -64,9 +79,7 @@ def check(field: dataclasses.Field[Any], value: Any, place: str) -> Any:
         if value not in meta["options"]:
             raise UserError(f"{wrong}; {did_you_mean(value, meta['options'])}")
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise wrong
-    if not math.isfinite(value) or (kind is int and value != int(value)):
+    if not is_number(value) or (kind is int and value != int(value)):
         raise wrong
     low, high = meta["low"], meta["high"]
     below = value <= low if meta.get("open_low") else value < low

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from trials import usercode
 from trials.errors import UserError, did_you_mean
-from trials.fields import choice, count, declared, parse, real
+from trials.fields import check_free, choice, count, declared, parse, real
 from trials.knobs.base import KNOBS
 from trials.models.base import MODELS
 from trials.optimizers.base import OPTIMIZERS
@@ -125,7 +125,7 @@ def parse_component(group: str, value: Any, place: str) -> dict[str, Any]:
     if usercode.is_usercode(name):
         if group not in USER_ARGUMENTS:
             raise UserError(f"{place}.name: your own code can be a task or a model, not a {group}")
-        usercode.check_params(name, given, USER_ARGUMENTS[group], place)
+        usercode.check_params(name, check_free(given, place), USER_ARGUMENTS[group], place)
         return {"name": name, **given}
     return {"name": name, **asdict(parse(GROUPS[group].get(name, f"{place}.name"), given, place))}
 

@@ -26,8 +26,9 @@ def train(spec: TrialSpec, measure: Measure, device: str = "cpu",
           checkpoints: Checkpoints = NO_CHECKPOINTS) -> Emitted:
     """Train the trial to its budget, its stopping loss or its divergence, from its checkpoint on if there is one.
 
-    Raises what user code or torch raise.
+    Raises what user code or torch raise, and Stopped where ``checkpoints`` say so.
     """
+    checkpoints.go_on()
     began = time.perf_counter()
     trial = prepare(spec, device)
     observer = Observer(trial, measure)
@@ -119,8 +120,9 @@ def _run(alone: Alone, observer: Observer, checkpoints: Checkpoints) -> tuple[st
     resumed = alone.taken if saved is not None else None  # what was due there has been measured
     while True:
         taken = alone.taken
+        due = checkpoints.due()
         looks = observer.next_look(taken) == taken and taken != resumed
-        if looks or len(unread) >= CHECK_EVERY:
+        if looks or due or len(unread) >= CHECK_EVERY:
             diverged = watch.look(taken - len(unread), torch.stack(unread).tolist() if unread else [])
             unread = []
             if diverged is not None:
@@ -131,7 +133,8 @@ def _run(alone: Alone, observer: Observer, checkpoints: Checkpoints) -> tuple[st
                 return end, taken, NOT_FINITE if end == "diverged" else None
         if taken == alone.trial.total:
             return "completed", taken, None
-        if not unread and checkpoints.due():
+        if due:
             checkpoints.save(alone.trial.spec, Checkpoint.of(observer, watch, taken, alone.params, alone.state))
+            checkpoints.go_on()
         loss, grads = alone.take()
         unread.append(loss)

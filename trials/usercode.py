@@ -84,7 +84,7 @@ def files(names: list[str], place: str) -> dict[str, bytes]:
             path, there = _find(source, place), _shipped(source)
         else:
             top = source.partition(".")[0]
-            path = Path(getattr(importlib.import_module(top), "__file__", None) or sys.executable)
+            path = Path(getattr(_load_module(top, place), "__file__", None) or sys.executable)
             path = path.parent if path.name == "__init__.py" else path
             if path.parent not in (Path.cwd(), SHIPPED, *_folders):
                 continue

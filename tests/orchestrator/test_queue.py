@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from orchestrator.queue import LEAST_LANES, LEAST_SECONDS, PACK_SECONDS, PER_TRIAL, Pack, Queue
+from orchestrator.queue import LANES, LEAST_LANES, LEAST_SECONDS, PACK_SECONDS, PER_TRIAL, WINDOW, Pack, Queue
 from trials.spec import TrialSpec
 
 BASE = TrialSpec({"name": "digits", "split_seed": 0}, {"name": "mlp"}, {"name": "sgd"},
@@ -22,7 +23,7 @@ def specs(works: list[int]) -> list[TrialSpec]:
 
 def queue(stream: list[TrialSpec | None], committed: set[str] | None = None, workers: int = 2,
           lanes: int = 1) -> Queue:
-    return Queue(iter(stream), committed or set(), lambda spec: float(spec.batch_size), workers,
+    return Queue(iter(stream), committed or set(), lambda spec: float(spec.batch_size), {"cpu": workers},
                  lambda spec: spec.precision, lanes)
 
 
@@ -167,7 +168,7 @@ def test_a_design_that_waits_is_asked_again() -> None:
             yield None
         yield trials[1]
 
-    work = Queue(stream(), set(), lambda spec: 1.0, 4, lambda spec: "", 1)
+    work = Queue(stream(), set(), lambda spec: 1.0, {"cpu": 4}, lambda spec: "", 1)
     pack = work.next_pack()
     assert pack is not None and list(pack.specs) == [trials[0].trial_id]
     assert work.next_pack() is None and not work.finished
@@ -187,3 +188,89 @@ def test_time_left_follows_what_was_timed() -> None:
     assert pack is not None
     work.came_back(pack.number, list(pack.specs), seconds=len(pack.specs) * 10 * 0.5)
     assert work.seconds(20.0) == pytest.approx(20 * 0.5 / 2)
+
+
+SLOTS = {"cuda": 2, "cpu": 6}
+PACE = {"cuda": 1.0, "cpu": 8.0}  # seconds a unit of work
+
+
+def of_both(count: int, slots: dict[str, int], lanes: int = 1) -> Queue:
+    return Queue(iter(specs([10] * count)), set(), lambda spec: float(spec.batch_size), slots, lambda spec: "", lanes)
+
+
+def train_all(work: Queue, pack: Pack) -> None:
+    trials = list(pack.specs.values())
+    work.came_back(pack.number, list(pack.specs), PACE[pack.device] * sum(spec.batch_size for spec in trials))
+    assert work.ended(pack.number) == {}
+
+
+def test_each_device_has_packs_for_all_its_workers() -> None:
+    work, running = of_both(1000, SLOTS), []
+    for _ in range(8):
+        pack = work.next_pack()
+        assert pack is not None
+        running.append(pack)
+    assert Counter(pack.device for pack in running) == SLOTS
+    for ended in (running[0], running[-1], running[3]):  # whoever ends gets the next
+        train_all(work, ended)
+        pack = work.next_pack()
+        assert pack is not None and pack.device == ended.device
+
+
+def test_a_device_gets_as_many_trials_as_it_is_fast() -> None:
+    """At the end all finish together, where two devices of one worker each differ eightfold in pace."""
+    work, now, left = of_both(450, {"cuda": 1, "cpu": 1}), 0.0, 450
+    running: list[tuple[float, int, Pack]] = []
+    ends: dict[str, float] = {}
+    while running or not work.finished:
+        while len(running) < 2 and (pack := work.next_pack()) is not None:
+            took = PACE[pack.device] * 10 * len(pack.specs)
+            running.append((now + took, pack.number, pack))
+        now, _, pack = running.pop(running.index(min(running)))
+        left -= len(pack.specs)
+        train_all(work, pack)
+        ends[pack.device] = now
+    assert left == 0
+    assert now < 1.2 * 450 * 10 / (1 / PACE["cuda"] + 1 / PACE["cpu"])
+    assert abs(ends["cuda"] - ends["cpu"]) <= PACE["cpu"] * 10
+
+
+@pytest.mark.parametrize(("lanes", "sizes"), [(0, LANES), (32, {"cuda": 32, "cpu": 32})])
+def test_a_pack_holds_the_lanes_that_its_device_wants(lanes: int, sizes: dict[str, int]) -> None:
+    work = of_both(12_000, {"cuda": 1, "cpu": 1}, lanes)
+    first, second = work.next_pack(), work.next_pack()
+    assert first is not None and second is not None
+    train_all(work, first)  # so that each is timed
+    train_all(work, second)
+    found = [work.next_pack(), work.next_pack()]
+    assert {pack.device: len(pack.specs) for pack in found if pack is not None} == sizes
+
+
+def test_workers_that_come_and_go_are_followed() -> None:
+    slots = {"cuda": 0, "cpu": 1}
+    work = of_both(1000, slots)
+    first = work.next_pack()
+    assert first is not None and first.device == "cpu" and len(first.specs) == 500
+    train_all(work, first)
+    assert work.seconds(8.0) == pytest.approx(64.0)
+    slots["cpu"] = 8
+    assert work.seconds(8.0) == pytest.approx(8.0)
+    slots.update(cuda=1, cpu=0)
+    second = work.next_pack()
+    assert second is not None and second.device == "cuda"
+    slots["cuda"] = 0  # nobody is there: what is handed out waits, for a CPU
+    third = work.next_pack()
+    assert third is not None and third.device == "cpu"
+
+
+def test_what_is_committed_need_not_be_remembered() -> None:
+    trials, committed = specs([1] * 20_000), set[str]()
+    work = Queue(iter([*trials, *trials]), committed, lambda spec: 1.0, {"cpu": 2}, lambda spec: "", 1)
+    handed = 0
+    while (pack := work.next_pack()) is not None:
+        handed += len(pack.specs)
+        work.came_back(pack.number, list(pack.specs), 1e-6 * len(pack.specs))
+        committed.update(pack.specs)
+        work.ended(pack.number)
+        assert len(work._seen) <= 3 * WINDOW + len(pack.specs)
+    assert handed == 20_000 and work.finished

@@ -54,7 +54,8 @@ def trial(seed: int = 0, **changes: Any) -> TrialSpec:
 def results(specs: list[TrialSpec], folder: Path, lanes: int = 64, retries: int = 1) -> dict[str, tuple[Emitted, int]]:
     """What comes back, and after how many attempts, by trial."""
     worker = Worker.__new__(Worker)  # without Ray
-    worker.job = Job(MEASURE, {}, (), "cpu", 1.0, retries, lanes, 60.0, str(folder), str(folder), str(folder), None)
+    where = str(folder)
+    worker.job = Job(MEASURE, {}, (), 1.0, retries, lanes, 60.0, where, where, where, None, 0.0)
     worker.reset_config({"pack": Pack(1, {spec.trial_id: spec for spec in specs},
                                       {spec.trial_id: 0 for spec in specs})})
     found = [(spec.trial_id, (emitted, attempts)) for spec, emitted, attempts in worker.results]

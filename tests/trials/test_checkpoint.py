@@ -31,6 +31,9 @@ class Memory:
         self.asked += 1
         return self.asked == self.at
 
+    def go_on(self) -> None:
+        pass
+
     def save(self, spec: TrialSpec, checkpoint: Checkpoint) -> None:
         self.bytes[spec.trial_id] = checkpoint.to_bytes()
 

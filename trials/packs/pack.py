@@ -27,11 +27,12 @@ def train_pack(specs: Sequence[TrialSpec], measure: Measure, device: str, lanes:
     A lane goes on from its trial's checkpoint if there is one, whatever pack that was in.
 
     Where memory runs out the number of lanes is halved, down to 2. Raises what user code or torch raise, or
-    ``lanes.Unfit``; trials not given back by then are to be trained alone.
+    ``lanes.Unfit``; trials not given back by then are to be trained alone. Raises Stopped where ``checkpoints`` say so.
     """
     waiting = list(specs)
     first = prepare(specs[0], device)
     while waiting:
+        checkpoints.go_on()
         some = waiting[:lanes]
         done = set()
         try:
@@ -73,9 +74,9 @@ class _Pack:
         losses: Tensor | None = None
         norms: Tensor | None = None
         while True:
-            taken = self.lanes.taken
+            taken, due = self.lanes.taken, self.checkpoints.due()
             looked = self._looked() if self.until_look == 0 else []
-            if looked or len(self.unread) >= CHECK_EVERY:
+            if looked or due or len(self.unread) >= CHECK_EVERY:
                 yield from self._diverged()
                 looked = [lane for lane in looked if lane in self.alive]
             if looked:
@@ -89,8 +90,9 @@ class _Pack:
             if not self.alive:
                 return
             self._compact()
-            if not self.unread and self.checkpoints.due():
+            if due:
                 self._save()
+                self.checkpoints.go_on()
             if self.until_look == 0:
                 self.until_look = min(self.observers[lane].next_look(self.lanes.taken[lane] + 1)
                                       - self.lanes.taken[lane] for lane in self.alive)

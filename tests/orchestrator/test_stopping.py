@@ -1,0 +1,378 @@
+"""A run that is told to stop saves what is in training; one whose cluster goes away blames no trial."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pandas as pd
+import pytest
+import torch
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+from support import Cli, Tables
+
+from orchestrator import stopping, worker
+from orchestrator.checkpoints import FolderCheckpoints
+from orchestrator.folder import Folder
+from orchestrator.placement import Workers
+from orchestrator.queue import Pack, Queue
+from orchestrator.stopping import Asked, Presence, Signals
+from orchestrator.sweep import DIED, Sweep, _Leave
+from orchestrator.worker import Job, Worker
+from trials.checkpoint import Stopped
+from trials.measure import Measure
+from trials.packs.pack import train_pack
+from trials.records import Rows, schemas
+from trials.spec import TrialSpec, column_types, parse_trial
+from trials.trainer import train
+
+torch.set_num_threads(1)
+
+Start = Callable[..., "subprocess.Popen[str]"]
+MEASURE = Measure("ends", "none", "none", "none")
+NET = """
+import math, time
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, inputs, outputs, width):
+        super().__init__()
+        self.flat, self.layer, self.width = nn.Flatten(), nn.Linear(inputs, outputs), width
+    def forward(self, x):
+        if self.training and self.width == 2:
+            time.sleep(3600)
+        return self.layer(self.flat(x))
+def net(shape, outputs, width):
+    return Net(math.prod(shape), outputs, width)
+"""
+STUDY = """
+study: long
+trial:
+  task: digits
+  model: {name: mlp, width: 32, depth: 1}
+  optimizer: {name: sgd, lr: 0.05, momentum: 0.9}
+  budget: {steps: 12000}
+  precision: float64
+space:
+  seed: {replicates: 3}
+measure: {training: log, weights: ends, eigenvalues: none, changes: none}
+device: cpu
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "long.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study: Path, cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("undisturbed") / "results"
+    cli("run", study, "pack=off", f"results={results}")
+    return results
+
+
+def trial(seed: int = 0) -> TrialSpec:
+    return parse_trial({
+        "task": "digits", "model": {"name": "mlp", "width": 8}, "optimizer": {"name": "sgd", "lr": 0.05},
+        "budget": {"steps": 50}, "batch_size": 8, "precision": "float64", "seed": seed})
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """A run into ``results`` in a process of its own; ``before`` is code that it executes first."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(study: Path, *overrides: str, before: str) -> subprocess.Popen[str]:
+        words = ["run", str(study), f"results={tmp_path / 'results'}", *overrides]
+        code = ("import sys; from orchestrator import checkpoints, cli; "
+                f"{before}; sys.exit(cli.main({words}))")
+        started.append(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        text=True))
+        return started[-1]
+    yield run
+    for driver in started:
+        with driver:
+            driver.kill()
+
+
+def below(driver: int) -> dict[int, str]:
+    """The processes below a driver, and their commands."""
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    found: dict[int, str] = {}
+    while more := {int(pid): command for pid, parent, command in rows
+                   if (int(parent) == driver or int(parent) in found) and int(pid) not in found}:
+        found |= more
+    return found
+
+
+def wait(moment: Callable[[], Any], driver: subprocess.Popen[str]) -> Any:
+    deadline = time.monotonic() + 150
+    while not (found := moment()):
+        assert driver.poll() is None and time.monotonic() < deadline, driver.communicate(timeout=10)
+        time.sleep(0.05)
+    return found
+
+
+def training(driver: subprocess.Popen[str]) -> bool:
+    return any(command.startswith("ray::") and ".train" in command for command in below(driver.pid).values())
+
+
+def ended(driver: subprocess.Popen[str], status: int) -> str:
+    out, err = driver.communicate(timeout=120)
+    assert driver.returncode == status and "Traceback" not in out + err, out + err
+    return out + err
+
+
+@pytest.mark.parametrize("pack", ["off", "2"])  # of three trials on two workers: one begins late, or waits for a lane
+def test_sigterm_saves_what_is_in_training_and_it_goes_on(
+        pack: str, study: Path, start: Start, undisturbed: Path, cli: Cli, stored: Tables, tmp_path: Path) -> None:
+    results, driver = tmp_path / "results", start(study, f"pack={pack}", before="checkpoints.SECONDS = 0.5")
+    wait(lambda: list(results.glob(".checkpoints/*")), driver)
+    before = {path.name: path.stat().st_mtime_ns for path in results.glob(".checkpoints/*")}
+    driver.terminate()
+    said = ended(driver, 130)
+    assert "stopping: trials in training are saved (again to stop at once)" in said
+    assert "interrupted; the same command continues" in said and "failed" not in said
+    after = {path.name: path.stat().st_mtime_ns for path in results.glob(".checkpoints/*")}
+    assert all(after[name] > moment for name, moment in before.items())  # once more, at the end
+    assert not (results / ".lease").exists()
+    cli("run", study, f"pack={pack}", f"results={results}")
+    assert not list(results.glob(".checkpoints/*"))
+    for table, frame in stored(undisturbed).items():
+        pd.testing.assert_frame_equal(stored(results)[table], frame, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_workers_that_do_not_answer_are_not_waited_for(
+        again: bool, study: Path, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    model = "{name: '" + str(tmp_path / "net.py") + ":net', width: 1}"
+    driver = start(study, f"trial.model={model}", "space.model.width=[1,2]", "pack=off",
+                   before=f"from orchestrator import sweep; sweep.GRACE_SECONDS = {3600 if again else 1}")
+    wait(lambda: training(driver), driver)
+    processes = below(driver.pid)
+    driver.terminate()
+    if again:
+        time.sleep(1.0)
+        driver.terminate()
+    ended(driver, 130)
+    deadline = time.monotonic() + 60
+    while (left := [pid for pid in processes if os.path.exists(f"/proc/{pid}")]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def test_a_second_signal_interrupts_and_then_all_is_as_before() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.caught == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_worker_looks_once_a_second_and_no_answer_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def exists(key: str) -> bool:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            raise ConnectionError("nobody there")
+        return key.endswith("a")
+    monkeypatch.setattr(stopping, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(stopping.internal_kv, "_internal_kv_exists", exists)
+    stop = Asked("a")
+    while not stop():
+        pass
+    assert len(asked) == 2 and asked[1] - asked[0] >= 0.1 and stop()
+    assert not Asked("b")()
+
+
+class Told:
+    """Says stop when it has been asked so often."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_trials_stop_between_two_steps_and_are_saved_where_that_can_be(seen: bool, tmp_path: Path) -> None:
+    if seen:
+        (tmp_path / "study.yaml").touch()
+
+    def checkpoints(at: int) -> FolderCheckpoints:
+        return FolderCheckpoints(Folder.open(tmp_path), "a", 3600.0, Told(at))
+    with pytest.raises(Stopped):
+        train(trial(0), MEASURE, checkpoints=checkpoints(10))
+    with pytest.raises(Stopped):
+        list(train_pack([trial(1), trial(2), trial(3)], MEASURE, "cpu", 2, checkpoints(10)))
+    with pytest.raises(Stopped):
+        train(trial(4), MEASURE, checkpoints=checkpoints(1))
+    taken = {name: saved.taken if (saved := checkpoints(99).load(trial(name))) else None for name in range(5)}
+    assert taken == (dict(enumerate([8, 8, 8, None, None])) if seen else dict.fromkeys(range(5)))
+    assert seen or not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("lanes", "at", "back"), [(1, 60, 1), (1, 1, 0), (64, 20, 0), (2, 60, 2)])
+def test_a_worker_returns_what_is_finished(lanes: int, at: int, back: int, tmp_path: Path,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [trial(seed) for seed in range(4)]
+    stop = Told(at)
+    monkeypatch.setattr(worker, "Asked", lambda run: stop)
+    monkeypatch.setattr(worker, "FLUSH_SECONDS", 3600.0)
+    found = Worker.__new__(Worker)  # without Ray
+    found.job = job(tmp_path, lanes)
+    found.reset_config({"pack": Pack(1, {spec.trial_id: spec for spec in specs},
+                                     {spec.trial_id: 0 for spec in specs})})
+    result = found.step()
+    assert result["done"] and len(result["ids"]) == back
+    assert Rows.from_bytes(result["rows"]).tables["trials"]["status"].to_pylist() == ["completed"] * back
+
+
+def job(folder: Path, lanes: int = 1, retries: int = 1, seconds: float = 0.0) -> Job:
+    tables = schemas(column_types(trial().flat()), ["seed"])
+    where = str(folder)
+    return Job(MEASURE, tables, ("seed",), 1.0, retries, lanes, 60.0, where, where, where, None, seconds)
+
+
+class Nodes:
+    """A cluster whose nodes are told."""
+
+    def __init__(self, *alive: str) -> None:
+        self.alive, self.lost, self.answers = frozenset(alive), False, True
+
+    def look(self) -> bool:
+        return self.answers
+
+
+def sweep_of(specs: list[TrialSpec], given: Job, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> tuple[Sweep, Any]:
+    """A sweep of these trials, one by one and without Ray, and what it has committed."""
+    monkeypatch.setattr("orchestrator.sweep.Presence", lambda: nodes)
+    rows: list[Any] = []
+    queue = Queue(iter(specs), set(), lambda spec: 1e9, {"cpu": 1}, lambda spec: "", 1)
+
+    def commit(some: Rows) -> None:
+        rows.extend(some.tables["trials"].to_pylist())
+    return Sweep(queue, given, cast(Workers, None), commit, lambda: None, print), rows
+
+
+def lose(sweep: Sweep, error: BaseException, seconds: float = 0.0) -> None:
+    """Hand the next pack to a worker that is lost ``seconds`` later."""
+    pack = sweep.queue.next_pack()
+    assert pack is not None
+    sweep.began(pack)
+    since, alive = sweep._running[pack.number]
+    sweep._running[pack.number] = since - seconds, alive
+    sweep.ended(pack, error)
+    sweep.flush()
+
+
+def test_a_worker_that_dies_alone_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep, rows = sweep_of([trial()], job(tmp_path), Nodes("a"), monkeypatch)
+    lose(sweep, ActorDiedError())
+    assert not rows and not sweep.queue.finished
+    lose(sweep, ActorDiedError())
+    assert [(row["status"], row["reason"], row["attempts"]) for row in rows] == [("failed", DIED, 2)]
+    assert sweep.queue.finished
+
+
+def test_one_whose_node_is_lost_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = Nodes("a")
+    sweep, rows = sweep_of([trial()], job(tmp_path, retries=0), nodes, monkeypatch)
+    for number in range(5):
+        lose(sweep, ActorUnavailableError("Socket closed", None))
+        nodes.alive = frozenset({"a", f"b{number}"})
+        pack = sweep.queue.next_pack()
+        assert pack is not None
+        sweep.began(pack)
+        nodes.alive = frozenset({"a"})
+        sweep.ended(pack, ActorDiedError())
+    assert not rows and not sweep.queue.finished
+    lose(sweep, ActorDiedError())
+    assert [row["attempts"] for row in rows] == [1]
+
+
+def test_one_that_ran_past_its_limit_says_so_and_is_not_tried_again(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep, rows = sweep_of([trial()], job(tmp_path, retries=5, seconds=60.0), Nodes("a"), monkeypatch)
+    lose(sweep, ActorDiedError(), seconds=30.0)
+    assert not rows
+    lose(sweep, ActorDiedError(), seconds=66.0)
+    assert [row["reason"] for row in rows] == ["took longer than resources.seconds: 60 s"]
+
+
+def test_where_our_own_node_is_lost_nobody_is_to_blame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = Nodes("a")
+    sweep, rows = sweep_of([trial()], job(tmp_path, retries=0), nodes, monkeypatch)
+    nodes.lost = True
+    with pytest.raises(_Leave):
+        lose(sweep, ActorDiedError())
+    sweep.flush()
+    assert not rows
+
+
+def test_a_silent_cluster_is_lost_and_a_paused_process_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(stopping, "LEAVE_SECONDS", 0.5)
+    monkeypatch.setattr(stopping.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "me"))
+    silent: list[bool] = []
+
+    def nodes() -> list[dict[str, Any]]:
+        if silent:
+            raise ConnectionError("nobody there")
+        return [{"NodeID": "me", "Alive": True, "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": port},
+                {"NodeID": "other", "Alive": False}]
+    monkeypatch.setattr(stopping.ray, "nodes", nodes)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    stuck: list[bool] = []
+    monkeypatch.setattr(stopping, "_give_up", lambda: stuck.append(True))
+    with Presence() as presence:  # our port cannot be reached, and never could
+        assert presence.look() and presence.alive == {"me"} and not presence.lost
+        silent.append(True)
+        assert not presence.look() and not presence.lost  # one answer that does not come means nothing
+        deadline = time.monotonic() + 60
+        while not presence.lost and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert presence.lost and not stuck
+        while not stuck and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert stuck
+        silent.clear()
+        while presence.lost and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not presence.lost
+
+
+@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
+def test_a_ray_that_is_killed_blames_no_trial(
+        part: str, study: Path, start: Start, undisturbed: Path, cli: Cli, stored: Tables, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    driver = start(study, "pack=off", "retries=0",
+                   before="from orchestrator import stopping; checkpoints.SECONDS, stopping.MISSES = 0.5, 2")
+    wait(lambda: list(results.glob(".checkpoints/*")), driver)
+    [victim] = [pid for pid, command in below(driver.pid).items() if command.split()[0].endswith(f"/{part}")]
+    os.kill(victim, signal.SIGKILL)
+    said = ended(driver, 2)
+    assert "phasesweep: the Ray cluster went away; what is committed stays, and the same command continues once" in said
+    assert not (results / ".lease").exists() and list(results.glob(".checkpoints/*"))
+    assert "failed" not in set(pd.read_parquet(results / "trials")["status"])
+    cli("run", study, "pack=off", "retries=0", f"results={results}")
+    for table, frame in stored(undisturbed).items():
+        pd.testing.assert_frame_equal(stored(results)[table], frame, rtol=1e-9, atol=1e-12)
