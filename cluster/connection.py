@@ -36,11 +36,6 @@ class Connection:
         alive = [node["Alive"] for node in ray.nodes()]  # type: ignore[no-untyped-call]
         return cls(target, sum(alive), total.get("CPU", 0.0), total.get("GPU", 0.0))
 
-    def slots(self, resources: dict[str, float]) -> int:
-        """How many workers with these resources fit at once, by the cluster's totals."""
-        have = {"cpu": self.cpus, "gpu": self.gpus}
-        return int(min(have[name] // need for name, need in resources.items() if need > 0))
-
 
 @contextmanager
 def session(target: str, **arguments: Any) -> Iterator[Connection]:
