@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from analysis.figures.style import short
+from analysis.figures.style import plain
 from analysis.tables import Tables
 from trials.errors import UserError, did_you_mean
 
@@ -110,7 +110,7 @@ def format_table(frame: pd.DataFrame, limit: int = 24, width: int = 80) -> Table
     shown = [name for name in frame.columns if name not in hidden and not name.endswith("_sd")]
     heads = {name: name.replace(".", "_").replace("accuracy", "acc.").replace("softrank", "soft_rank").split("_")
              for name in shown}
-    cells = {name: [short(value) for value in frame[name].head(limit)] for name in shown}
+    cells = {name: [plain(value) for value in frame[name].head(limit)] for name in shown}
     room = width + 3  # the last column has nothing behind it
     fitting = []
     for name in shown:

@@ -1,4 +1,7 @@
-"""The Parquet parts of one table as one lazy Arrow dataset: unified schema, checked version, damage named."""
+"""The Parquet parts of one table as one lazy Arrow dataset: unified schema, checked version, damage named.
+
+What is read of a part is checked, its footer and each page (see trials/checksums.py); what is not read costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,15 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from trials import checksums
 from trials.errors import UserError
 from trials.records import SCHEMA_VERSION, VERSION_KEY
 
 # What reading a file raises when its bytes are not what they should be.
-READ_ERRORS = (pa.ArrowException, OSError)
+READ_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
+TAIL = 1 << 16  # bytes that hold most footers, so that one request gets them
+_CHECKED = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True))
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,13 @@ class Parts:
         except pa.ArrowTypeError as error:
             raise UserError(f"{self.paths[0]} ...: parts do not go together: {_line(error)}; "
                             "keep each study in a results folder of its own") from None
-        return ds.dataset(self.paths, schema=schema, format="parquet", filesystem=self.filesystem)
+        return ds.dataset(self.paths, schema=schema, format=_CHECKED, filesystem=self.filesystem)
 
     def check(self) -> None:
         """Read everything. Raises UserError naming the first part that is damaged."""
         for path, schema in zip(self.paths, self.schemas, strict=True):
             try:
-                for _ in ds.dataset(path, schema=schema, format="parquet", filesystem=self.filesystem).to_batches():
+                for _ in ds.dataset(path, schema=schema, format=_CHECKED, filesystem=self.filesystem).to_batches():
                     pass
             except FileNotFoundError:
                 continue
@@ -71,7 +78,10 @@ class Parts:
 def _schema(filesystem: pafs.FileSystem, path: str) -> pa.Schema | None:
     """The schema of a part; None if it is gone by now (set aside by a repair)."""
     try:
-        schema = pq.read_schema(path, filesystem=filesystem)
+        tail = _tail(filesystem, path)
+        if checksums.footer_intact(tail) is False:
+            raise _damaged(path, ValueError("its checksum differs"))
+        schema = pq.read_schema(pa.BufferReader(tail))
     except FileNotFoundError:
         return None
     except PermissionError as error:
@@ -85,6 +95,16 @@ def _schema(filesystem: pafs.FileSystem, path: str) -> pa.Schema | None:
         raise UserError(f"{path}: has schema version {version.decode()}, this phasesweep reads {SCHEMA_VERSION}; "
                         "read it with the version that wrote it, or run the study into another results folder")
     return schema
+
+
+def _tail(filesystem: pafs.FileSystem, path: str) -> bytes:
+    """The end of a file, the whole footer in it."""
+    with filesystem.open_input_file(path) as file:
+        size = file.size()
+        tail: bytes = file.read_at(min(size, TAIL), max(0, size - TAIL))
+        if (missing := -checksums.footer_start(tail)) > 0 and missing <= size - len(tail):
+            tail = file.read_at(missing, size - len(tail) - missing) + tail
+    return tail
 
 
 def _damaged(path: str, error: Exception) -> UserError:

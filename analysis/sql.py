@@ -56,7 +56,8 @@ def _connect(tables: Tables, spill: str) -> duckdb.DuckDBPyConnection:
         "autoload_known_extensions": "false", "temp_directory": spill})
     for name in TABLES:
         connection.register(name, tables.rows(name))
-    for setting in ("TimeZone = 'UTC'", "enable_external_access = false", "lock_configuration = true"):
+    for setting in ("TimeZone = 'UTC'", "enable_progress_bar = false",  # which it prints among the rows of what is slow
+                    "enable_external_access = false", "lock_configuration = true"):
         connection.execute(f"SET {setting}")
     return connection
 

@@ -6,11 +6,14 @@ import argparse
 import importlib
 import io
 import os
+import re
 import sys
 import textwrap
+from collections.abc import Iterable
 from typing import NoReturn
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from cluster.errors import ClusterError
@@ -31,6 +34,7 @@ VERBS = {
     "spectra": "the spectral metrics of any model file",
     "doctor": "what this machine or cluster offers, and what is missing",
 }
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -90,6 +94,13 @@ def complain(message: str) -> None:
 
 
 class _Console(Console):
+    """What comes from a study or its results is text, whatever it holds: no control characters reach the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does, without control characters but those that are rich's own."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(CONTROL.sub("\ufffd", segment.text), segment.style)
+
     def on_broken_pipe(self) -> None:
         """Raise what rich would make an exit status 1 of, which here means failed trials."""
         raise BrokenPipeError

@@ -1,15 +1,9 @@
-"""One part of a results table: a Parquet file that carries its schema version and a checksum of all its bytes.
-
-Parquet's own page checksums leave the footer open: a flipped bit there renames a column or changes the statistics that
-queries skip by. So the file holds the CRC-32 of itself as key-value metadata of its footer, taken with the checksum's
-own digits blanked. It stays an ordinary Parquet file.
-"""
+"""One part of a results table: a Parquet file that carries its schema version and checksums of all its bytes."""
 
 from __future__ import annotations
 
 import json
 import re
-import zlib
 from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
@@ -17,12 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.folder import Folder
+from trials import checksums
 from trials.errors import UserError
 from trials.records import SCHEMA_VERSION, TABLES, VERSION_KEY
 
-CHECKSUM = "phasesweep.checksum"
 ROWS = "phasesweep.rows"  # in a trials part: how many rows the parts of the same number have
-_BLANK = b"crc32:00000000"
 _NAME = re.compile(r"part-(\d{5,})\.parquet")
 
 
@@ -57,14 +50,13 @@ def encode(table: pa.Table, siblings: Mapping[str, int] | None = None) -> bytes:
     sink = pa.BufferOutputStream()
     # Dictionaries of measured numbers never pay: they cost four fifths of the time to write.
     words = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    with pq.ParquetWriter(sink, table.schema, compression="zstd", use_dictionary=words) as writer:
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", use_dictionary=words,
+                          write_page_checksum=True) as writer:
         writer.write_table(table)
         if siblings is not None:
             writer.add_key_value_metadata({ROWS: json.dumps(dict(siblings))})
-        writer.add_key_value_metadata({CHECKSUM: _BLANK.decode()})
-    data: bytes = sink.getvalue().to_pybytes()
-    at = data.rindex(_BLANK)  # key-value metadata comes last in a footer
-    return b"".join((data[:at], b"crc32:%08x" % zlib.crc32(data), data[at + len(_BLANK):]))
+        writer.add_key_value_metadata(checksums.BLANKS)
+    return checksums.sealed(sink.getvalue().to_pybytes())
 
 
 def load(folder: Folder, table: str, number: int) -> pq.ParquetFile:
@@ -84,16 +76,15 @@ def load(folder: Folder, table: str, number: int) -> pq.ParquetFile:
         raise Damaged("is missing") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise Damaged("is not readable as Parquet") from error
-    metadata = file.metadata.metadata or {}
-    version, recorded = metadata.get(VERSION_KEY), metadata.get(CHECKSUM.encode())
-    # A flipped bit can hide all metadata from Parquet readers; the key then still stands in the bytes.
-    if CHECKSUM.encode() in data and (recorded is None or not _intact(data, recorded)):
+    intact = checksums.file_intact(data)
+    if intact is False:
         raise Damaged("is damaged (its checksum differs)")
+    version = (file.metadata.metadata or {}).get(VERSION_KEY)
     if version != str(SCHEMA_VERSION).encode():
         what = f"has schema version {version.decode(errors='replace')}" if version else "has no schema version"
         raise UserError(f"{folder.display(name(table, number))} {what}, this phasesweep writes {SCHEMA_VERSION}; "
                         "choose another results=PATH, or remove the folder")
-    if recorded is None:
+    if intact is None:
         raise Damaged("is damaged (its checksum is missing)")
     return file
 
@@ -144,12 +135,3 @@ def needs_repair(folder: Folder, table: str, number: int, error: Damaged) -> Use
     """What to tell whoever only reads."""
     return UserError(f"{folder.display(name(table, number))} {error}; the next 'phasesweep run' of this study sets it "
                      "aside and runs its trials again")
-
-
-def _intact(data: bytes, recorded: bytes) -> bool:
-    at = data.rfind(recorded)
-    if at < 0 or len(recorded) != len(_BLANK):
-        return False
-    view = memoryview(data)
-    crc = zlib.crc32(view[at + len(recorded):], zlib.crc32(_BLANK, zlib.crc32(view[:at])))
-    return recorded == b"crc32:%08x" % crc

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from search_spaces import Study
 from trials.batches import total_steps
+from trials.errors import UserError
 from trials.records import FINAL
 from trials.spec import TrialSpec
 
@@ -16,6 +17,7 @@ Observe = Callable[[list[str]], list[Mapping[str, object] | None]]
 # Each optimizer step costs, in overhead, about as much as this many samples more. Rough on purpose: it orders trials
 # (long ones first) and weighs them for the time left.
 STEP_OVERHEAD = 32
+MOST_TRIALS = 10**7  # a design is gone through in half a minute for each million
 
 
 def work(spec: TrialSpec, study: Study) -> float:
@@ -50,7 +52,10 @@ class Survey:
 
 def survey(study: Study, statuses: Mapping[str, str], observe: Observe) -> Survey:
     """Go through the design once. ``statuses`` are the committed trials' by id; ``observe`` gives adaptive designs
-    the results they ask for."""
+    the results they ask for. Raises UserError for a design that is too large."""
+    if study.size > MOST_TRIALS:
+        raise UserError(f"{study.name}: its design has {study.size:,} trials, of at most {MOST_TRIALS:,}; take fewer "
+                        "values or replicates, or a design such as sobol with trials: N")
     result, seen = Survey(study.size), set()
     for spec in study.trials(observe):
         if spec is None:

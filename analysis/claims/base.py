@@ -9,9 +9,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from analysis.claims.moment import Moment, parse_moment
 from analysis.estimates import Answer, Estimate, Region
 from trials.errors import UserError, did_you_mean
+from trials.fields import is_number
 from trials.registry import Registry
 
 if TYPE_CHECKING:
@@ -68,7 +71,7 @@ def columns(value: Any, place: str, known: Collection[str]) -> tuple[str, ...]:
 
 def number(value: Any, place: str, known: Collection[str]) -> float:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not is_number(value):
         raise UserError(f"{place}: expected a number, got {value!r}")
     return float(value)
 
@@ -89,11 +92,23 @@ def one_of(*options: str) -> Parse:
     return parse
 
 
+def cell(value: Any, place: str) -> Any:
+    """What a cell of a table may hold: text, a number, true or false."""
+    if not isinstance(value, (str, bool)) and not (is_number(value) and abs(value) < 2**63):
+        raise UserError(f"{place}: expected text or a number, got {value!r:.60}")
+    return value
+
+
 def _where(value: Any, place: str, known: Collection[str]) -> dict[str, tuple[Any, ...]]:
     if not isinstance(value, Mapping):
         raise UserError(f"{place}: expected a mapping of columns to values, such as {{layer: fc1}}, got {value!r}")
-    return {column(name, f"{place}.{name}", known): tuple(wanted) if isinstance(wanted, list) else (wanted,)
-            for name, wanted in value.items()}
+    where = {}
+    for name, wanted in value.items():
+        values = wanted if isinstance(wanted, list) else [wanted]
+        if not values:
+            raise UserError(f"{place}.{name}: expected at least one value, got none")
+        where[column(name, f"{place}.{name}", known)] = tuple(cell(one, f"{place}.{name}") for one in values)
+    return where
 
 
 def _expect(value: Any, place: str, known: Collection[str]) -> dict[str, Region]:
@@ -197,7 +212,7 @@ def judge(claims: Sequence[Claim], tables: Frames) -> list[Verdict]:
     for claim in claims:
         try:
             verdicts.append(claim.verdict(tables))
-        except UserError as error:
+        except (UserError, np.linalg.LinAlgError) as error:  # the second where an outcome follows from an axis, say
             verdicts.append(claim.decided("", {name: Estimate(math.nan, math.nan, math.nan) for name in claim.expect},
                                           0, "", None, [f"not fitted: {error}"], ["undecided"]))
     return verdicts

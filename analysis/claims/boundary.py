@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from analysis.claims.base import CLAIMS, Claim, Verdict, column, columns, number, setting
+from analysis.claims.base import CLAIMS, Claim, Verdict, cell, column, columns, number, setting
 from analysis.estimates import Answer
 from analysis.observe import observations
 from trials.errors import UserError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def _pair(value: Any, place: str, known: Collection[str]) -> tuple[Any, ...]:
     if not isinstance(value, list) or len(value) != 2 or value[0] == value[1]:
         raise UserError(f"{place}: expected two different values, got {value!r}")
-    return tuple(value)
+    return tuple(cell(one, place) for one in value)
 
 
 @CLAIMS.register("boundary")
@@ -46,16 +46,24 @@ class BoundaryClaim(Claim):
         super().check(place)
         if len(set(self.in_)) != 2:
             raise UserError(f"{place}.in: expected two different columns, got {', '.join(self.in_)}")
+        if self.boundary in self.in_:
+            raise UserError(f"{place}.in: expected columns other than {self.boundary}, whose boundary is sought")
         if self.above is not None and self.between:
             raise UserError(f"{place}: expected above or between, not both")
         if self.above is None and not self.between and self.boundary != "diverged":
             raise UserError(f"{place}: says of no value of {self.boundary} on which side it is; give above or between")
 
     def verdict(self, tables: Frames) -> Verdict:
+        import pandas as pd
+
         from analysis.boundaries.levelset import agreement
         from analysis.boundaries.surface import fit_boundary
 
-        rows = self._outcomes(observations(tables, {self.boundary, *self.in_}, self.at, self.where))
+        rows = observations(tables, {self.boundary, *self.in_}, self.at, self.where)
+        for name in (*self.in_, *([] if self.above is None else [self.boundary])):
+            if not pd.api.types.is_numeric_dtype(rows[name]):
+                raise UserError(f"boundary: column {name!r} holds {rows[name].dtype}; give a column of numbers")
+        rows = self._outcomes(rows)
         x, y = self.in_
         curved = True if "curvature" in self.expect else None
         log = (bool((rows[x] > 0).all()), bool((rows[y] > 0).all()))

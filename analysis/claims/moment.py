@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trials.errors import UserError
+from trials.fields import is_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ def parse_moment(value: Any, place: str, known: Collection[str]) -> Moment:
     if not isinstance(value, Mapping) or len(value) != 1:
         raise wrong
     [(name, number)] = value.items()
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < math.inf:
+    if not is_number(number) or number <= 0:
         raise wrong
     if name == "step" and number == int(number):
         return Moment(step=int(number))

@@ -24,6 +24,7 @@ from analysis.figures.style import (
     log_spaced,
     make_log,
     name_lines,
+    plain,
     sheet,
     short,
     spans_decades,
@@ -84,7 +85,7 @@ def _curves(tables: Tables, layers: Sequence[str] | None, axis: str) -> Figure:
 
 def positions_of(values: pd.Series) -> pd.Series:
     """Where values go on an axis: numbers where they are, categories one after another in sorted order."""
-    return values if is_numeric(values) else values.map(short).rank(method="dense") - 1
+    return values if is_numeric(values) else values.map(plain).rank(method="dense") - 1
 
 
 def place(panel: Axes, which: Literal["x", "y"], values: pd.Series) -> None:

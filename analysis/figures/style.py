@@ -28,6 +28,7 @@ LABELS = {
     "alpha": r"power-law exponent  $\alpha$",
 
 }
+LONGEST = 32  # characters of a value in a label
 _STYLE: dict[Any, Any] = {
     "font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "legend.fontsize": 7.5, "xtick.labelsize": 7,
     "ytick.labelsize": 7, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
@@ -107,7 +108,13 @@ def make_log(panel: Axes, which: Literal["x", "y"]) -> None:
 
 
 def short(value: object) -> str:
-    """A value as a label: three significant digits, whole numbers in full, a dash for none."""
+    """A value as a label in a figure: ``plain``, but no longer than there is room, and with no formula in it."""
+    text = plain(value)
+    return (text if len(text) <= LONGEST else f"{text[:LONGEST - 1]}…").replace("$", r"\$")
+
+
+def plain(value: object) -> str:
+    """A value in words: three significant digits, whole numbers in full, a dash for none."""
     if value is None or value != value:
         return "-"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

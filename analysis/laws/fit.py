@@ -78,6 +78,8 @@ def numbers(data: pd.DataFrame, columns: Sequence[str], place: str, cluster: str
     for name in (*columns, *([cluster] if cluster else [])):
         if name not in data:
             raise UserError(f"{place}: no column called {name!r}; {did_you_mean(name, map(str, data.columns))}")
+        if columns.count(name) > 1:
+            raise UserError(f"{place}: column {name!r} is named twice; give different ones")
     for name in columns:
         if not pd.api.types.is_numeric_dtype(data[name]):
             raise UserError(f"{place}: column {name!r} holds {data[name].dtype}; give a column of numbers")

@@ -51,6 +51,8 @@ def optimum(data: pd.DataFrame, axis: str, y: str, by: str, *, mode: Literal["mi
     tried = numbers(data, (by, axis), "optimum")[0]
     lost = pd.MultiIndex.from_frame(tried.drop(rows.index))
     rows = rows[~pd.MultiIndex.from_frame(rows[[by, axis]]).isin(lost)]
+    if rows.empty:
+        raise UserError(f"optimum: at every {axis} some trial has no finite {y}")
     few = rows.groupby(by)[axis].nunique()
     if (few < 4).any():
         raise UserError(f"optimum: {few.min()} values of {axis} at {by} = {few.idxmin():g} with a finite {y} in all "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from search_spaces import Study, load_study
@@ -21,8 +22,8 @@ def add_study(parser: argparse.ArgumentParser) -> None:
 def load(args: argparse.Namespace) -> tuple[Study, str]:
     """The study with its overrides, and its results folder (``results=PATH``, or results/NAME)."""
     results, overrides = _split(args.overrides)
-    if (file := Path(args.study) / "study.yaml").is_file():  # what an earlier run wrote into its results folder
-        return load_study(str(file), overrides), results or args.study
+    if os.path.isfile(file := os.path.join(args.study, "study.yaml")):  # a results folder, with what was run into it
+        return load_study(file, overrides), results or args.study
     study = load_study(args.study, overrides)
     return study, results or str(Path("results") / study.name)
 
@@ -33,7 +34,7 @@ def results_folder(args: argparse.Namespace) -> str:
     if results:
         return results
     for folder in (Path(args.study), Path("results") / args.study):
-        if (folder / "trials").is_dir():
+        if os.path.isdir(folder / "trials"):
             return str(folder)
     if "://" in args.study:
         return str(args.study)
