@@ -20,21 +20,23 @@ LOGS = "/tmp/ray/session_latest/logs"  # unless TMPDIR or RAY_TMPDIR move them
 
 @dataclass(frozen=True)
 class Connection:
-    """A live connection. ``cpus`` and ``gpus`` are the cluster's totals when it was made."""
+    """A live connection. ``cpus`` and ``gpus`` are the cluster's totals when it was made; ``ours`` is one that was
+    started for this process, on this machine alone."""
 
     target: str
+    ours: bool
     nodes: int
     cpus: float
     gpus: float
 
     @classmethod
-    def made(cls, target: str) -> Connection:
+    def made(cls, target: str, ours: bool) -> Connection:
         """Describe the cluster this process has just joined."""
         import ray
 
         total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         alive = [node["Alive"] for node in ray.nodes()]  # type: ignore[no-untyped-call]
-        return cls(target, sum(alive), total.get("CPU", 0.0), total.get("GPU", 0.0))
+        return cls(target, ours, sum(alive), total.get("CPU", 0.0), total.get("GPU", 0.0))
 
 
 @contextmanager
@@ -55,7 +57,7 @@ def session(target: str, **arguments: Any) -> Iterator[Connection]:
         except Exception as error:
             raise ClusterError(f"Ray on {target}: {one_line(error)}; its logs are in {LOGS}") from error
         with _tune_in_a_client():
-            yield Connection.made(target)
+            yield Connection.made(target, arguments["address"] == "local")
     finally:
         ray.shutdown()
 

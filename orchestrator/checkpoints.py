@@ -1,7 +1,7 @@
 """Checkpoints of trials in training, beside their results, so that a long trial does not begin anew.
 
-A worker writes them where it can see the study's results folder; whoever trains the trial next goes on from there. The
-driver removes the checkpoint of a trial when its rows are committed.
+A worker writes them where it can see the study's results folder, and elsewhere has the driver's node do it; whoever
+trains the trial next goes on from there. The driver removes the checkpoint of a trial when its rows are committed.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from orchestrator.folder import Folder
 from trials.checkpoint import Checkpoint, Stopped
 from trials.errors import UserError
 from trials.spec import TrialSpec
+
+if TYPE_CHECKING:
+    from orchestrator.distant import Distant
 
 SECONDS = 60.0  # between two checkpoints of a trial: what is lost at most
 _SUB = ".checkpoints"
@@ -21,14 +25,17 @@ _SUB = ".checkpoints"
 
 class FolderCheckpoints:
     """In a subfolder of ``folder``, for one pack of trials. ``stamp``, a line, is what must not have changed for a
-    checkpoint to count: code, version and measurements. ``stopping`` says whether training is to stop."""
+    checkpoint to count: code, version and measurements. ``stopping`` says whether training is to stop. ``distant`` is
+    the same folder by way of the driver's node, where there is such a way."""
 
-    def __init__(self, folder: Folder, stamp: str, seconds: float,
-                 stopping: Callable[[], bool] = lambda: False) -> None:
-        self._folder, self._stamp, self._seconds, self._stopping = folder, stamp.encode(), seconds, stopping
-        # Where the folder cannot be seen from (a node without the shared disk), nothing is kept.
-        self._seen = "study.yaml" in folder.list()
-        self._found = set(folder.list(_SUB)) if self._seen else set()
+    def __init__(self, folder: Folder, stamp: str, seconds: float, stopping: Callable[[], bool] = lambda: False,
+                 distant: Distant | None = None) -> None:
+        self._stamp, self._seconds, self._stopping = stamp.encode(), seconds, stopping
+        self._folder: Folder | Distant = folder
+        self._seen = _is_seen(folder)
+        if not self._seen and distant is not None:  # a node without the shared disk
+            self._folder, self._seen = distant, _is_seen(distant)
+        self._found = set(self._folder.list(_SUB)) if self._seen else set()  # where nothing is seen nothing is kept
         self._last = time.monotonic()
 
     def due(self) -> bool:
@@ -64,6 +71,13 @@ class FolderCheckpoints:
 
     def _name(self, spec: TrialSpec) -> str:
         return f"{_SUB}/{spec.trial_id}"
+
+
+def _is_seen(folder: Folder | Distant) -> bool:
+    try:
+        return "study.yaml" in folder.list()
+    except UserError:
+        return False
 
 
 def forget(folder: Folder, trial_ids: Iterable[str]) -> None:

@@ -143,6 +143,7 @@ def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, observed: O
     console.print(f"{study.name}: {before.pending:,} of {before.size:,} trials to run", highlight=False)
     with _meanwhile(connect) as connected:
         # Imported here: a study that has nothing left to run must not wait for Ray.
+        from orchestrator.distant import keeper
         from orchestrator.placement import Workers
         from orchestrator.sweep import Sweep
         from orchestrator.worker import Job
@@ -152,7 +153,7 @@ def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, observed: O
         workers.check(cluster.target)
         job = Job(study.measure, store.schemas, tuple(store.axes), study.resources.cpu, study.retries,
                   study.lanes, checkpoints.SECONDS, folder.root if folder.local else folder.shown, str(study.folder),
-                  os.getcwd(), fingerprint(study), study.resources.seconds)
+                  os.getcwd(), fingerprint(study), study.resources.seconds, keeper(folder, cluster))
         queue = Queue(study.trials(observed), store.statuses, partial(work, study=study), workers.slots, structure,
                       study.lanes)
         with SweepProgress(console, before.size, before.done) as progress:

@@ -18,6 +18,7 @@ import torch
 from ray import tune
 
 from orchestrator.checkpoints import FolderCheckpoints
+from orchestrator.distant import Distant
 from orchestrator.folder import Folder
 from orchestrator.lane_count import choose
 from orchestrator.queue import Pack
@@ -41,7 +42,8 @@ FLUSH_SECONDS = 0.5  # rows of short trials travel together
 class Job:
     """What every pack of one run has in common; sent to a worker once.
 
-    ``seconds`` are what a trial may take, 0 for any time; ``run`` is what this run is called where it is told to stop.
+    ``seconds`` are what a trial may take, 0 for any time; ``keeper`` keeps checkpoints for nodes that do not see the
+    results; ``run`` is what this run is called where it is told to stop.
     """
 
     measure: Measure
@@ -56,6 +58,7 @@ class Job:
     cwd: str
     code: str | None
     seconds: float
+    keeper: Any = None
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -76,7 +79,7 @@ class Worker(tune.Trainable):
         self.pack: Pack = new_config["pack"]
         stamp = json.dumps([self.job.measure.json, self.job.code, VERSION])
         self.checkpoints = FolderCheckpoints(Folder.open(self.job.results), stamp, self.job.checkpoint_seconds,
-                                             Asked(self.job.run))
+                                             Asked(self.job.run), self.job.keeper and Distant(self.job.keeper))
         self.results = self._results()
         return True
 

@@ -166,7 +166,7 @@ def _cluster(address: str, results: str) -> Iterator[Finding]:
             found = nodes.ask(results)
             for node in found:
                 yield from _node(node, ours.code)
-            yield _storage(results, found)
+            yield _storage(address, results, found)
     except (cluster.ClusterError, UserError) as error:
         yield Finding(False, str(error))
 
@@ -187,7 +187,7 @@ def _node(node: nodes.Node, code: str) -> Iterator[Finding]:
                   "set it (NTP); finished_at is told by it" if skewed else "")
 
 
-def _storage(results: str, found: list[nodes.Node]) -> Finding:
+def _storage(address: str, results: str, found: list[nodes.Node]) -> Finding:
     """Which of the three ways the rows and the checkpoints take, and how fast storage is."""
     facts = [node.facts for node in found if isinstance(node.facts, nodes.Facts)]
     reads, writes = [fact.reads for fact in facts if fact.reads], [fact.writes for fact in facts if fact.writes]
@@ -195,5 +195,7 @@ def _storage(results: str, found: list[nodes.Node]) -> Finding:
     if facts and len(reads) == len(writes) == len(facts):
         return Finding(True, f"{rows}; every node sees it ({min(reads):,.0f} MiB/s read, {min(writes):,.0f} written at "
                              "least), so long trials keep checkpoints there and go on after a loss")
-    return Finding(True, f"{rows}; {len(facts) - min(len(reads), len(writes))} of {len(facts)} nodes do not see it, so "
-                         "trials that are lost there begin anew; results=PATH on a shared disk or a URI changes that")
+    unseen = f"{len(facts) - min(len(reads), len(writes))} of {len(facts)} nodes do not see it"
+    if address.startswith("ray://"):
+        return Finding(True, f"{rows}; {unseen}, so a trial that is lost there begins anew; results=URI changes that")
+    return Finding(True, f"{rows}; {unseen}, so this node reads and writes their checkpoints too")

@@ -88,3 +88,41 @@ def test_killed_half_way_it_goes_on(pack: str, cli: Cli, stored: Tables, tmp_pat
     assert not list(killed.glob(".checkpoints/*"))
     for table, frame in stored(whole).items():
         pd.testing.assert_frame_equal(stored(killed)[table], frame, rtol=1e-7)
+
+
+SCRIPT = """
+import sys
+import ray
+from cluster import Connection
+from cluster.local import connect
+from orchestrator.checkpoints import FolderCheckpoints
+from orchestrator.distant import Distant, keeper
+from orchestrator.folder import Folder
+from test_checkpoints import CHECKPOINT, spec
+
+with connect() as connection:
+    folder = Folder.open(sys.argv[1])
+    assert keeper(folder, connection) is None  # every process of this machine sees it
+    actor = keeper(folder, Connection("a cluster", False, 1, 1.0, 0.0))
+    away = Folder.open(sys.argv[1] + "-elsewhere")
+    distant = Distant(actor)
+    FolderCheckpoints(away, "a", 0.0, distant=distant).save(spec(), CHECKPOINT)
+    found = FolderCheckpoints(away, "a", 0.0, distant=distant).load(spec())
+    assert found is not None and found.taken == 7
+    assert FolderCheckpoints(away, "a", 0.0, distant=distant).load(spec(1)) is None
+    assert FolderCheckpoints(folder, "a", 0.0).load(spec()).taken == 7
+    ray.kill(actor)
+    lost = FolderCheckpoints(away, "a", 0.0, distant=distant)
+    assert not lost.due() and lost.load(spec()) is None
+    lost.save(spec(), CHECKPOINT)
+"""
+
+
+def test_a_node_that_does_not_see_the_results_keeps_them_by_way_of_the_drivers(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "study.yaml").touch()
+    tests = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "results")], capture_output=True, text=True,
+                          timeout=240, env={**os.environ, "PYTHONPATH": tests})
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "results-elsewhere").exists()

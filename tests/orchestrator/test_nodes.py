@@ -68,10 +68,12 @@ def test_a_probe_is_read_and_written_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_doctor_says_which_way_rows_and_checkpoints_take() -> None:
     seen, unseen = replace(FIT, reads=100.0, writes=50.0), replace(FIT, reads=None)
-    shared = doctor._storage("results", [node(seen), node(replace(seen, reads=80.0))])
+    shared = doctor._storage("10.0.0.1:6379", "results", [node(seen), node(replace(seen, reads=80.0))])
     assert "every node sees it (80 MiB/s read, 50 written" in shared.what
-    split = doctor._storage("results", [node(seen), node(unseen)])
-    assert "1 of 2 nodes do not see it" in split.what and split.ok
+    split = doctor._storage("10.0.0.1:6379", "results", [node(seen), node(unseen)])
+    assert "1 of 2 nodes do not see it, so this node reads and writes" in split.what and split.ok
+    client = doctor._storage("ray://10.0.0.1:10001", "results", [node(seen), node(unseen)])
+    assert "1 of 2 nodes do not see it, so a trial that is lost there begins anew" in client.what
 
 
 def test_doctor_sees_clocks_that_differ_and_gpus_that_do_not_work() -> None:

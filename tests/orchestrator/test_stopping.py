@@ -371,7 +371,7 @@ def test_a_ray_that_is_killed_blames_no_trial(
     os.kill(victim, signal.SIGKILL)
     said = ended(driver, 2)
     assert "phasesweep: the Ray cluster went away; what is committed stays, and the same command continues once" in said
-    assert not (results / ".lease").exists() and list(results.glob(".checkpoints/*"))
+    assert list(results.glob(".checkpoints/*"))
     assert "failed" not in set(pd.read_parquet(results / "trials")["status"])
     cli("run", study, "pack=off", "retries=0", f"results={results}")
     for table, frame in stored(undisturbed).items():
