@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
@@ -68,9 +69,11 @@ def _libraries() -> Iterator[Finding]:
     yield Finding(True, f"phasesweep {VERSION}, Python {platform.python_version()}, {platform.platform()}")
     here = nodes.needs()
     for requirement in here.missing:
-        yield Finding(False, f"{requirement} is not installed", f"pip install '{requirement}'")
+        name = re.split(r"[\[>]", requirement)[0]
+        yield Finding(False, f"{name} is not installed", f"pip install '{requirement}'")
     for requirement in here.old:
-        yield Finding(False, f"older than {requirement}", f"pip install --upgrade '{requirement}'")
+        name = re.split(r"[\[>]", requirement)[0]
+        yield Finding(False, f"{name} {here.found[name]} is too old", f"pip install --upgrade '{requirement}'")
     yield Finding(True, ", ".join(f"{name} {have}" for name, have in here.found.items()))
 
 

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 import cluster
+from orchestrator import nodes
 from orchestrator.cli import main
 from orchestrator.commands import doctor
 from orchestrator.commands.doctor import Finding
@@ -67,9 +68,9 @@ def test_libraries_that_are_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) 
             raise PackageNotFoundError(name)
         return {"torch": "2.5.1+cpu", "ray": "2.100.0"}.get(name, "9999.0")
 
-    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr(nodes, "version", version)
     bad = [finding for finding in doctor._libraries() if not finding.ok]
-    assert [finding.what for finding in bad] == ["torch 2.5.1+cpu is too old", "optuna is not installed"]
+    assert [finding.what for finding in bad] == ["optuna is not installed", "torch 2.5.1+cpu is too old"]
     assert [re.match(r"pip install (--upgrade )?'(torch|optuna)>=[\d.]+'", finding.fix) is not None
             for finding in bad] == [True, True]
 

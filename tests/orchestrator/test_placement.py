@@ -191,7 +191,7 @@ class Harvest(sweep._Harvest):
         self._sweep.most = max(self._sweep.most, len(trials))
 
 def go(name):
-    connection = contextlib.nullcontext(Connection.made("the test"))
+    connection = contextlib.nullcontext(Connection.made("the test", False))
     outcome = run.run(study, os.path.join(folder, name), lambda: connection, Console(file=sys.stderr))
     return outcome.survey.finished
 
