@@ -220,7 +220,7 @@ def test_nodes_come_and_go_under_a_sweep(stored: Tables, tmp_path: Path) -> None
     assert (said["groups"], said["on head"]) == (["CREATED", "PENDING"], 0)  # one fits beside the GPU's node
     assert said["finished"] and said["undisturbed"]
     assert said["lost"] == 1  # with the node; that it was reached says that the late one had packs
-    assert said["packs"] > 20 and said["most"] <= 2 * 4 + 1  # what Tune knows of: running, next, and one that is over
+    assert said["most"] <= 2 * 4 + 1 < said["packs"]  # what Tune knows of: running, next, and one that is over
     found, expected = stored(tmp_path / "disturbed"), stored(tmp_path / "undisturbed")
     assert len(found["trials"]) == 48 and set(found["trials"]["status"]) == {"completed"}
     for table in expected:
