@@ -73,6 +73,11 @@ class FolderCheckpoints:
         return f"{_SUB}/{spec.trial_id}"
 
 
+def sweep(folder: Folder) -> None:
+    """Remove what workers that were killed had half written."""
+    folder.sweep(_SUB)
+
+
 def _is_seen(folder: Folder | Distant) -> bool:
     try:
         return "study.yaml" in folder.list()

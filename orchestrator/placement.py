@@ -86,7 +86,19 @@ class Scheduler(FIFOScheduler):
         # As many packs wait as there are workers: all start at once, and each that ends finds its next.
         tune_controller.update_max_pending_trials(max(1, sum(self._workers.slots.values())))
         _forget(tune_controller)
-        return super().choose_trial_to_run(tune_controller)
+        starting = _starting(tune_controller)
+        for waiting in tune_controller._resources_to_pending_trials.values():
+            waiting -= starting
+        return next((trial for trial in tune_controller.get_trials()
+                     if trial.status == trial.PENDING and trial not in starting), None)
+
+
+def _starting(tune_controller: Any) -> set[Any]:
+    """Packs whose worker is coming up. Tune would give them to the next worker that is free, and kill theirs: while
+    packs are shorter than a worker takes to start, a node that comes late would never get one."""
+    up = tune_controller._actor_manager._live_actors_to_ray_actors_resources
+    return {trial for trial, actor in tune_controller._trial_to_actor.items()
+            if actor in up and trial.status == trial.PENDING}
 
 
 def _forget(tune_controller: Any) -> None:

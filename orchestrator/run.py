@@ -57,6 +57,7 @@ def run(study: Study, results: str, connect: Connect, console: Console) -> Outco
         _rehearse(before)
     with Lease(folder) as lease:
         store = Store.open(folder, wanted_schemas(study, folder))
+        checkpoints.sweep(folder)
         for warning in store.warnings:
             console.print(warning, style="yellow", markup=False, highlight=False)
         observed = Observed(folder, store.statuses)

@@ -164,7 +164,7 @@ def workers_of(driver: int) -> list[int]:
     for _ in range(4):
         below |= {pid for pid, parent, _ in rows if parent in below}
     for pid, _, arguments in rows:
-        if pid in below and arguments.startswith("ray::") and "Trainable" in arguments:
+        if pid in below and arguments.startswith("ray::") and ".train" in arguments:
             found.append(int(pid))
     return found
 

@@ -1,0 +1,73 @@
+"""Start a driver, wait for a moment in its life, and see how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import processes
+import pyarrow.parquet as pq
+from support import COMMAND
+
+PATIENCE = 400.0  # seconds for what takes a few on a machine that is not busy
+
+
+def start(*words: object, command: Sequence[str] = COMMAND,
+          environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """``phasesweep WORDS`` in a process of its own."""
+    return subprocess.Popen([*command, *map(str, words)], text=True, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(environment or {})})
+
+
+def ended(driver: subprocess.Popen[str], status: int, seconds: float = PATIENCE) -> tuple[str, str]:
+    """Wait for its end, which is to have this exit status and no traceback; what it printed, and its complaints."""
+    try:
+        out, err = driver.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        kill(driver)
+        raise
+    assert driver.returncode == status, f"exit {driver.returncode}, expected {status}\n{out}\n{err}"
+    assert "Traceback" not in out + err, out + err
+    return out, err
+
+
+def refused(driver: subprocess.Popen[str], seconds: float = PATIENCE) -> str:
+    """Wait for its end with status 2; the one line it complains of."""
+    _, err = ended(driver, 2, seconds)
+    assert err.startswith("phasesweep: ") and err.count("\n") == 1 and err.endswith("\n"), err
+    return err
+
+
+def wait(moment: Callable[[], object], driver: subprocess.Popen[str] | None = None, seconds: float = PATIENCE) -> None:
+    """Return when ``moment()`` is true; fails where ``driver`` ends before."""
+    until = time.monotonic() + seconds
+    while not moment():
+        if driver is not None and driver.poll() is not None:
+            out, err = driver.communicate()
+            raise AssertionError(f"the driver ended too early, with status {driver.returncode}\n{out}\n{err}")
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
+
+
+def kill(driver: subprocess.Popen[str]) -> list[processes.Process]:
+    """kill -9 the driver alone; the processes below it, which are to end by themselves."""
+    below = processes.below(driver.pid)
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+    return below
+
+
+def committed(results: Path) -> int:
+    """How many trials are in the store; also while a driver writes."""
+    rows = 0
+    for path in (results / "trials").glob("*.parquet"):
+        try:
+            rows += pq.read_metadata(path).num_rows
+        except (OSError, ValueError):  # replaced just now, or damaged
+            continue
+    return rows
+
