@@ -215,8 +215,11 @@ def test_plan_is_about_right() -> None:
     spec = next(study.trials(lambda ids: []))
     assert spec is not None
     measure = Measure("log", "log", "none")
-    timed = estimate(study, spec, spec, available=1).trial_seconds(1000, spec.batch_size, measure)
-    assert 1 / 3 < timed / train(spec, measure).trial["wall_time"] < 3
+    ratios = []
+    for _ in range(3):  # others may use the machine for a while: the middle one counts
+        timed = estimate(study, spec, spec, available=1).trial_seconds(1000, spec.batch_size, measure)
+        ratios.append(timed / train(spec, measure).trial["wall_time"])
+    assert 1 / 3 < sorted(ratios)[1] < 3
 
 
 def test_query_prints_a_table_or_lists(capsys: pytest.CaptureFixture[str]) -> None:
