@@ -58,9 +58,9 @@ def main() -> None:
                 committed = _committed(results)
                 if committed and first is None:
                     first = _look(process.pid, committed)
-                elif first is not None and committed >= (len(points) + 1) * TRIALS // LINES:
+                before = points[-1] if points else first
+                if before is not None and committed >= max(before.trials + 1, (len(points) + 1) * TRIALS // LINES):
                     now = _look(process.pid, committed)
-                    before = points[-1] if points else first
                     files = sum(1 for path in results.rglob("*") if path.is_file())
                     print(f"{committed:>8}{now.clock - began:>8.1f}{now.rate(before):>10.0f}{now.cost(before):>16.2f}"
                           f"{now.memory / 2**20:>12.0f}{files:>8}", flush=True)
