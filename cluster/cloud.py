@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import posixpath
 import re
 import shlex
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import commands, mirror
-from cluster.commands import DRIVER, run
+from cluster.commands import DRIVER, HOME, run
 from cluster.errors import ClusterError
 from cluster.job import Job, Place, State
 
@@ -23,7 +22,6 @@ POLL_SECONDS = 5.0
 IDLE_MINUTES = 10  # after which the launcher gives back a machine that it need not keep
 DISK_GIB = 200
 JOBS = "~/.phasesweep/jobs"  # here: each cluster's description, and the token that lets into its Ray
-HOME = "~/phasesweep"  # there
 AUTH = "/tmp/phasesweep-auth"  # there, on each machine
 MARK = "phasesweep| "  # before each line that is ours: Ray's launcher and ssh print among them
 REGIONS = {"aws": "us-west-2", "gcp": "us-west1", "azure": "westus2"}
@@ -98,11 +96,7 @@ class Cloud:
         commands.check_results(results)
         if "://" in results:
             return Place(results, "in the object store", fetched=False)
-        path = results if results[0] in "~/" else posixpath.join(HOME, posixpath.normpath(results))
-        if ".." in path.split("/"):
-            raise ClusterError(f"results={results}: leads out of {HOME} on the head; give a path below it, an absolute "
-                               "one, or a URI")
-        return Place(path, "on the head's disk, which `ray down` deletes", fetched=True)
+        return Place(commands.on_head(results), "on the head's disk, which `ray down` deletes", fetched=True)
 
     def look(self) -> str:
         """The version of Ray's launcher; what the cloud says is heard when machines are rented."""

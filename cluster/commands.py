@@ -4,6 +4,7 @@ what goes into its files, the script around our driver, and bringing results her
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import secrets
 import shlex
@@ -31,6 +32,7 @@ INSTALL = {
     "kubectl": "install kubectl, and choose your cluster with `kubectl config use-context`",
     "ray": "pip install 'ray[default]'",
 }
+HOME = "~/phasesweep"  # on a head: not a job's own folder, which Ray removes
 CONTROL = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]*"  # a pattern of text that stays on its line
 
 # For `python -c`, with our code on its path and a results folder as argument: what `bring` asks for.
@@ -107,6 +109,15 @@ def check_results(results: str) -> None:
     """Raise ClusterError for a path that would not stay on its line."""
     if re.fullmatch(CONTROL, results) is None or not results:
         raise ClusterError(f"results={results!r:.200}: expected a path or a URI of printable characters")
+
+
+def on_head(results: str) -> str:
+    """A path on the disk of a head elsewhere: a relative one is below HOME. Raises ClusterError if it leads out."""
+    path = results if results[0] in "~/" else posixpath.join(HOME, posixpath.normpath(results))
+    if ".." in path.split("/"):
+        raise ClusterError(f"results={results}: leads out of {HOME} on the head; give a path below it, an absolute "
+                           "one, or a URI")
+    return path
 
 
 def label(name: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import posixpath
 import re
 import secrets
 import shlex
@@ -29,7 +28,6 @@ PATIENCE_SECONDS = 60.0  # so long the network may be down while we follow
 FETCH_SECONDS = 600.0
 POLL_SECONDS = 1.0  # between looks at its output
 SETTLED_SECONDS = 3.0
-HOME = "~/phasesweep"  # not the job's own folder, which Ray removes
 FETCH = "results-of-phasesweep"  # begins the ids of jobs that send results, and of no sweep
 JOBS = "/api/jobs/"
 STATES = {"PENDING": State.WAITING, "RUNNING": State.RUNNING, "SUCCEEDED": State.DONE, "FAILED": State.FAILED,
@@ -52,11 +50,7 @@ class RayJobs:
             return Place(results, "in the object store", fetched=False)
         if results.startswith("/"):
             return Place(results, "a disk that the head shares", fetched=False)
-        path = results if results.startswith("~") else posixpath.join(HOME, posixpath.normpath(results))
-        if ".." in path.split("/"):
-            raise ClusterError(f"results={results}: leads out of {HOME} on the head; give a path below it, an absolute "
-                               "one, or a URI")
-        return Place(path, "on the head's disk", fetched=True)
+        return Place(commands.on_head(results), "on the head's disk", fetched=True)
 
     def look(self) -> str:
         """Its version of Ray."""

@@ -6,7 +6,6 @@ import argparse
 import importlib
 import io
 import os
-import re
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -34,7 +33,6 @@ VERBS = {
     "spectra": "the spectral metrics of any model file",
     "doctor": "what this machine or cluster offers, and what is missing",
 }
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -98,6 +96,8 @@ class _Console(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """As rich does, without control characters but those that are rich's own."""
+        from trials.errors import CONTROL
+
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(CONTROL.sub("\ufffd", segment.text), segment.style)
 

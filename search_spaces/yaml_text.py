@@ -13,12 +13,10 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from trials.errors import UserError
+from trials.errors import CONTROL, UserError
 
 MAX_DEPTH = 20
 MAX_NODES = 20_000  # keys, values, lists and mappings: what a study goes through takes up to 0.3 ms for each
-# A terminal would obey an escape sequence in a question or an axis value, and no file has a name with a zero in it.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def _float(text: str) -> float:
@@ -114,7 +112,7 @@ def _plain(node: Any) -> Any:
     if isinstance(node, yaml.SequenceNode) and tag == "seq":
         return [_plain(item) for item in node.value]
     if isinstance(node, yaml.ScalarNode) and tag in _SCALARS:
-        if control := _CONTROL.search(node.value):
+        if control := CONTROL.search(node.value):
             raise UserError(f"{place}: control characters are not allowed in text, got {control[0]!r}")
         try:
             return _SCALARS[tag][2](node.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -11,6 +12,9 @@ from pathlib import Path
 
 _LIBRARIES = ("<", *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")),
               *(str(Path(__file__).parents[1] / name) + os.sep for name in ("trials", "search_spaces", "orchestrator")))
+
+# A terminal would obey an escape sequence in a question, an axis value or a reason; tabs and ends of lines may stay.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class UserError(Exception):

@@ -13,6 +13,7 @@ from rich.console import Console
 from orchestrator.commands import common
 from orchestrator.conclude import conclude
 from orchestrator.run import Connect, run
+from search_spaces import Study
 
 if TYPE_CHECKING:
     from cluster import Connection
@@ -31,11 +32,10 @@ def main(args: argparse.Namespace, console: Console) -> int:
         import cluster
 
         return cluster.local()
-    return run_and_conclude(args, console, here)
+    return run_and_conclude(*common.load(args), console, here)
 
 
-def run_and_conclude(args: argparse.Namespace, console: Console, connect: Connect) -> int:
+def run_and_conclude(study: Study, results: str, console: Console, connect: Connect) -> int:
     """Run, then show what came out; returns the exit status."""
-    study, results = common.load(args)
     outcome = run(study, results, connect, console)
     return conclude(study, results, outcome, console)

@@ -65,7 +65,7 @@ def main(args: argparse.Namespace, console: Console) -> int:
         for node in nodes.ask():
             if wrong := nodes.unfit(node, travels.code):
                 raise cluster.ClusterError(f"--to {args.to}: {wrong}")
-        return run_and_conclude(args, console, lambda: nullcontext(connection))
+        return run_and_conclude(study, results, console, lambda: nullcontext(connection))
 
 
 def _hand_over(args: argparse.Namespace, target: Target, job: Job, place: Place, results: str, console: Console) -> int:
