@@ -6,6 +6,7 @@ import argparse
 import importlib
 import io
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -110,8 +111,9 @@ def console() -> NoReturn:
     """The installed command: ``main``, then the end of the process at once.
 
     Threads of Arrow and DuckDB let go of memory a little late, and about once in a hundred times that aborted an
-    interpreter that was being taken down.
+    interpreter that was being taken down. SIGTERM ends it as Ctrl-C does.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -176,5 +176,11 @@ def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, observed: O
 @contextlib.contextmanager
 def _meanwhile(connect: Connect) -> Iterator[Future[Connection]]:
     """Connect in a thread of its own: Ray takes three seconds to start, and one to be imported."""
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as thread:
-        yield thread.submit(lambda: stack.enter_context(connect()))
+    # The thread ends last: Ray's processes are killed when the thread that started them is gone, and a driver whose Ray
+    # went before it waits twelve seconds for it.
+    with ThreadPoolExecutor(1) as thread, contextlib.ExitStack() as stack:
+        connected = thread.submit(lambda: stack.enter_context(connect()))
+        try:
+            yield connected
+        finally:
+            wait([connected])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,16 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 # What may differ between two runs of the same trials.
 TIMES = ["wall_time", "finished_at", "elapsed", "attempts", "lanes"]
+
+
+@pytest.fixture(autouse=True)
+def _same_folder() -> Iterator[None]:
+    """A test that leaves its process in another folder is named, rather than the later ones that fail of it."""
+    here = os.getcwd()
+    yield
+    there = os.getcwd()
+    os.chdir(here)
+    assert there == here
 
 
 @pytest.fixture(scope="session")

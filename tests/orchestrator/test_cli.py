@@ -269,6 +269,16 @@ def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["list"]) == 130
 
 
+def test_so_is_sigterm() -> None:
+    code = ("import sys, time; from orchestrator import cli; from orchestrator.commands import list as verb; "
+            "verb.main = lambda *_: [print('here', flush=True), time.sleep(60)]; "
+            "sys.argv[1:] = ['list']; cli.console()")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"here\n"
+        process.terminate()
+        assert process.communicate(timeout=30) == (b"", b"") and process.returncode == 130
+
+
 def test_a_complaint_is_one_line_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     cli.complain("a [/b]:\n  c \t " + "long " * 50)
     assert capsys.readouterr().err == "phasesweep: a [/b]: c " + ("long " * 50).strip() + "\n"
