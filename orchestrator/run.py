@@ -24,11 +24,13 @@ from orchestrator.queue import Queue
 from orchestrator.shipping import fingerprint
 from orchestrator.store import Store, committed, read_trials
 from orchestrator.survey import Survey, survey, work
+from orchestrator.time_limit import TimeUp, time_limit, too_long
 from search_spaces import Study
 from trials import records
 from trials.errors import UserError
 from trials.packs.structure import structure
 from trials.records import Rows
+from trials.spec import TrialSpec
 from trials.trainer import rehearse
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def run(study: Study, results: str, connect: Connect, console: Console) -> Outco
     fresh = not read_trials(folder, ["trial_id"], skip_damaged=True).num_rows
     before = survey(study, {}, lambda trial_ids: [None] * len(trial_ids)) if fresh else None
     if before is not None:  # said before the folder is made
-        _rehearse(before)
+        _rehearse(before, study.resources.seconds)
     with Lease(folder) as lease:
         store = Store.open(folder, wanted_schemas(study, folder))
         checkpoints.sweep(folder)
@@ -68,7 +70,7 @@ def run(study: Study, results: str, connect: Connect, console: Console) -> Outco
         if before.finished:
             return Outcome(before, None)
         if not fresh:
-            _rehearse(before)
+            _rehearse(before, study.resources.seconds)
         if before.failed:
             store.discard(before.failed)
         folder.write("study.yaml", study_file(study))
@@ -76,18 +78,27 @@ def run(study: Study, results: str, connect: Connect, console: Console) -> Outco
         return Outcome(survey(study, store.statuses, observed), interrupted)
 
 
-def _rehearse(found: Survey) -> None:
+def _rehearse(found: Survey, seconds: float) -> None:
     """Raise UserError if neither the first nor the last trial can be trained. Where only some cannot, the others are to
     run; what has failed before is tried again as it is."""
     if found.failed or found.last is None:
         return
     try:
-        rehearse(next(iter(found.examples.values())))
+        first_step(next(iter(found.examples.values())), seconds)
     except UserError:
         with contextlib.suppress(UserError):
-            rehearse(found.last)
+            first_step(found.last, seconds)
             return
         raise
+
+
+def first_step(spec: TrialSpec, seconds: float) -> None:
+    """Raise UserError if the trial cannot be trained, or its first step takes more than ``seconds`` (0: no limit)."""
+    try:
+        with time_limit(seconds):
+            rehearse(spec)
+    except TimeUp:
+        raise UserError(f"trial: its first step {too_long(seconds)}") from None
 
 
 def wanted_schemas(study: Study, folder: Folder) -> dict[str, pa.Schema]:

@@ -32,8 +32,10 @@ from ray.tune.search import Searcher
 
 from cluster.errors import ClusterError
 from orchestrator.placement import Scheduler, Workers
+from orchestrator.presence import GONE, Presence
 from orchestrator.queue import Pack, Queue
-from orchestrator.stopping import GONE, Presence, Signals, say, too_long
+from orchestrator.stopping import Signals, say
+from orchestrator.time_limit import too_long
 from orchestrator.worker import Job, Worker, failed, trial_rows
 from trials.errors import UserError
 from trials.observer import Emitted

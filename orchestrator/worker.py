@@ -22,7 +22,8 @@ from orchestrator.distant import Distant
 from orchestrator.folder import Folder
 from orchestrator.lane_count import choose
 from orchestrator.queue import Pack
-from orchestrator.stopping import Asked, TimeUp, time_limit, too_long, within
+from orchestrator.stopping import Asked
+from orchestrator.time_limit import TimeUp, time_limit, too_long, within
 from orchestrator.version import VERSION
 from trials import usercode
 from trials.checkpoint import Stopped

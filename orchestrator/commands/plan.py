@@ -11,10 +11,9 @@ from rich.table import Table
 from orchestrator.commands import common
 from orchestrator.folder import Folder
 from orchestrator.progress import duration
-from orchestrator.run import look
+from orchestrator.run import first_step, look
 from orchestrator.survey import Survey
 from search_spaces import Axis, Study, Values
-from trials.trainer import rehearse
 
 EXAMPLE = "phasesweep plan batch_size_phases space.seed.replicates=5"
 
@@ -66,7 +65,7 @@ def _estimates(study: Study, found: Survey) -> list[tuple[str, str]]:
 
     examples = [found.examples[batch_size] for batch_size in (min(found.examples), max(found.examples))]
     for spec in examples:
-        rehearse(spec)
+        first_step(spec, study.resources.seconds)
     workers = max(1, int(cluster.local_cpus() // study.resources.cpu))
     small, large = examples
     timed = estimate(study, small, large, available=-(-found.pending // len(found.examples)))

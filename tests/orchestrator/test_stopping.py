@@ -1,31 +1,26 @@
-"""A run that is told to stop saves what is in training; one whose cluster goes away blames no trial."""
+"""A run that is told to stop saves what is in training; one whose Ray is killed keeps it."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from ray.exceptions import ActorDiedError, ActorUnavailableError
 from support import Cli, Tables
 
 from orchestrator import stopping, worker
 from orchestrator.checkpoints import FolderCheckpoints
 from orchestrator.folder import Folder
-from orchestrator.placement import Workers
-from orchestrator.queue import Pack, Queue
-from orchestrator.stopping import Asked, Presence, Signals
-from orchestrator.sweep import DIED, Sweep, _Leave
+from orchestrator.queue import Pack
+from orchestrator.stopping import Asked, Signals
 from orchestrator.worker import Job, Worker
 from trials.checkpoint import Stopped
 from trials.measure import Measure
@@ -248,121 +243,12 @@ def job(folder: Path, lanes: int = 1, retries: int = 1, seconds: float = 0.0) ->
     return Job(MEASURE, tables, ("seed",), 1.0, retries, lanes, 60.0, where, where, where, None, seconds)
 
 
-class Nodes:
-    """A cluster whose nodes are told."""
-
-    def __init__(self, *alive: str) -> None:
-        self.alive, self.lost, self.answers = frozenset(alive), False, True
-
-    def look(self) -> bool:
-        return self.answers
-
-
-def sweep_of(specs: list[TrialSpec], given: Job, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> tuple[Sweep, Any]:
-    """A sweep of these trials, one by one and without Ray, and what it has committed."""
-    monkeypatch.setattr("orchestrator.sweep.Presence", lambda: nodes)
-    rows: list[Any] = []
-    queue = Queue(iter(specs), set(), lambda spec: 1e9, {"cpu": 1}, lambda spec: "", 1)
-
-    def commit(some: Rows) -> None:
-        rows.extend(some.tables["trials"].to_pylist())
-    return Sweep(queue, given, cast(Workers, None), commit, lambda: None, print), rows
-
-
-def lose(sweep: Sweep, error: BaseException, seconds: float = 0.0) -> None:
-    """Hand the next pack to a worker that is lost ``seconds`` later."""
-    pack = sweep.queue.next_pack()
-    assert pack is not None
-    sweep.began(pack)
-    since, alive = sweep._running[pack.number]
-    sweep._running[pack.number] = since - seconds, alive
-    sweep.ended(pack, error)
-    sweep.flush()
-
-
-def test_a_worker_that_dies_alone_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep, rows = sweep_of([trial()], job(tmp_path), Nodes("a"), monkeypatch)
-    lose(sweep, ActorDiedError())
-    assert not rows and not sweep.queue.finished
-    lose(sweep, ActorDiedError())
-    assert [(row["status"], row["reason"], row["attempts"]) for row in rows] == [("failed", DIED, 2)]
-    assert sweep.queue.finished
-
-
-def test_one_whose_node_is_lost_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nodes = Nodes("a")
-    sweep, rows = sweep_of([trial()], job(tmp_path, retries=0), nodes, monkeypatch)
-    for number in range(5):
-        lose(sweep, ActorUnavailableError("Socket closed", None))
-        nodes.alive = frozenset({"a", f"b{number}"})
-        pack = sweep.queue.next_pack()
-        assert pack is not None
-        sweep.began(pack)
-        nodes.alive = frozenset({"a"})
-        sweep.ended(pack, ActorDiedError())
-    assert not rows and not sweep.queue.finished
-    lose(sweep, ActorDiedError())
-    assert [row["attempts"] for row in rows] == [1]
-
-
-def test_one_that_ran_past_its_limit_says_so_and_is_not_tried_again(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep, rows = sweep_of([trial()], job(tmp_path, retries=5, seconds=60.0), Nodes("a"), monkeypatch)
-    lose(sweep, ActorDiedError(), seconds=30.0)
-    assert not rows
-    lose(sweep, ActorDiedError(), seconds=66.0)
-    assert [row["reason"] for row in rows] == ["took longer than resources.seconds: 60 s"]
-
-
-def test_where_our_own_node_is_lost_nobody_is_to_blame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nodes = Nodes("a")
-    sweep, rows = sweep_of([trial()], job(tmp_path, retries=0), nodes, monkeypatch)
-    nodes.lost = True
-    with pytest.raises(_Leave):
-        lose(sweep, ActorDiedError())
-    sweep.flush()
-    assert not rows
-
-
-def test_a_silent_cluster_is_lost_and_a_paused_process_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(stopping, "LEAVE_SECONDS", 0.5)
-    monkeypatch.setattr(stopping.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "me"))
-    silent: list[bool] = []
-
-    def nodes() -> list[dict[str, Any]]:
-        if silent:
-            raise ConnectionError("nobody there")
-        return [{"NodeID": "me", "Alive": True, "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": port},
-                {"NodeID": "other", "Alive": False}]
-    monkeypatch.setattr(stopping.ray, "nodes", nodes)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    stuck: list[bool] = []
-    monkeypatch.setattr(stopping, "_give_up", lambda: stuck.append(True))
-    with Presence() as presence:  # our port cannot be reached, and never could
-        assert presence.look() and presence.alive == {"me"} and not presence.lost
-        silent.append(True)
-        assert not presence.look() and not presence.lost  # one answer that does not come means nothing
-        deadline = time.monotonic() + 60
-        while not presence.lost and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert presence.lost and not stuck
-        while not stuck and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert stuck
-        silent.clear()
-        while presence.lost and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not presence.lost
-
-
 @pytest.mark.parametrize("part", ["raylet", "gcs_server"])
 def test_a_ray_that_is_killed_blames_no_trial(
         part: str, study: Path, start: Start, undisturbed: Path, cli: Cli, stored: Tables, tmp_path: Path) -> None:
     results = tmp_path / "results"
     driver = start(study, "pack=off", "retries=0",
-                   before="from orchestrator import stopping; checkpoints.SECONDS, stopping.MISSES = 0.5, 2")
+                   before="from orchestrator import presence; checkpoints.SECONDS, presence.MISSES = 0.5, 2")
     wait(lambda: list(results.glob(".checkpoints/*")), driver)
     [victim] = [pid for pid, command in below(driver.pid).items() if command.split()[0].endswith(f"/{part}")]
     os.kill(victim, signal.SIGKILL)

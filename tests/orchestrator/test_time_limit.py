@@ -14,7 +14,7 @@ import torch
 from support import Cli
 
 from orchestrator.queue import Pack
-from orchestrator.stopping import TimeUp, time_limit, within
+from orchestrator.time_limit import TimeUp, time_limit, within
 from orchestrator.worker import Job, Worker
 from search_spaces import load_study
 from trials.errors import UserError
@@ -147,6 +147,14 @@ def test_one_stuck_in_c_takes_its_worker_and_nobody_else_with_it(folder: Path, c
         assert trials.loc[how, "status"] == "failed"
         assert trials.loc[how, "reason"] == "took longer than resources.seconds: 3 s"
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "plan"])
+def test_one_that_hangs_where_none_can_be_trained_is_said_before_anything_is_made(
+        verb: str, folder: Path, cli: Cli) -> None:
+    done = cli(verb, "hangs.yaml", "space.model.how=[sleeps]", "resources.seconds=1", "results=results", status=2)
+    assert done.stderr == "phasesweep: trial: its first step took longer than resources.seconds: 1 s\n"
+    assert not (folder / "results").exists()
 
 
 @pytest.mark.parametrize("value", ["-1", "soon", ".inf", "true"])
