@@ -29,6 +29,7 @@ REHEARSAL = Path(__file__).with_name("rehearsal.py")
 CLIENT = "ray://"
 ADDRESS = re.compile(rf"({CLIENT})?(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{{1,5}})|auto")
 REFUSED = re.compile("unauthenticated|missing authentication token", re.IGNORECASE)
+BUSY = "Starting Ray client server failed"  # what a head says of the process that it starts for each client
 OURS = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it where this process is the entrypoint of a job
 
 
@@ -74,6 +75,17 @@ def _reach(address: str) -> None:
 def _rehearse(address: str, token: str) -> None:
     """Join in another process first. Ray tries a wrong token for 20 seconds, and anything that is not a head or not
     on our node for minutes, while its C++ side complains to the standard error: there it can be heard and stopped."""
+    wrong = _joins(address, token)
+    if BUSY in wrong:
+        wrong = _joins(address, token)
+    if "mismatch" in wrong:
+        wrong += "; install these versions here, or hand the sweep over with --to http://HEAD:8265"
+    if wrong:
+        raise ClusterError(f"--to {address}: {wrong}")
+
+
+def _joins(address: str, token: str) -> str:
+    """What was wrong; empty where nothing was."""
     environment = {**os.environ, "RAY_BACKEND_LOG_LEVEL": "warning"}
     with subprocess.Popen([sys.executable, str(REHEARSAL), address], env=environment, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as child:
@@ -84,20 +96,14 @@ def _rehearse(address: str, token: str) -> None:
             last = ""
             for line in child.stdout:
                 if REFUSED.search(line):
-                    raise ClusterError(f"--to {address}: the cluster refuses {token}; it takes the one its head was "
-                                       "started with")
+                    return f"the cluster refuses {token}; it takes the one its head was started with"
                 last = line.strip() or last
             status = child.wait()
         finally:
             deadline.cancel()
             child.kill()
-    if status == 0:
-        return
     if status < 0:
         node = "" if address.startswith(CLIENT) else (f", and is this machine one of its nodes (`ray start --address="
                                                       f"{address}` makes it one)")
-        raise ClusterError(f"--to {address}: no Ray head let us in within {JOIN_SECONDS:g} s; is that the head's port"
-                           f"{node}?")
-    if "mismatch" in last:
-        last += "; install these versions here, or hand the sweep over with --to http://HEAD:8265"
-    raise ClusterError(f"--to {address}: {last}")
+        return f"no Ray head let us in within {JOIN_SECONDS:g} s; is that the head's port{node}?"
+    return (last or f"exit {status}") if status else ""

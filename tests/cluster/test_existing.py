@@ -3,6 +3,7 @@ is still there afterwards. The head is a real one, with token authentication."""
 
 from __future__ import annotations
 
+import importlib
 import re
 import socket
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 from heads import Head, closed_port
 
 import cluster
+from cluster import ClusterError
 from orchestrator.commands import doctor
 
 STUDY = """
@@ -135,7 +137,8 @@ def test_the_cluster_stays_up_also_after_an_error(member: Head) -> None:
     done = subprocess.run([sys.executable, "-c", script, member.address], capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.stderr) == (f"{member.address} 1 2.0\n" * 2, "")
     assert member.process.poll() is None
-    assert [one.command for one in before if not one.alive and not one.command.startswith("ray::")] == []
+    ends = re.compile("^ray::|--mode=specific-server")  # a worker, and the server of a client that left: by themselves
+    assert [one.command for one in before if not one.alive and not ends.search(one.command)] == []
 
 
 @pytest.mark.parametrize(("address", "token", "expected"), [
@@ -270,3 +273,23 @@ def test_a_node_without_a_library_is_refused_by_name(member: Head, study: Path, 
 def test_doctor_that_is_not_let_in() -> None:
     finding, = doctor._cluster(f"127.0.0.1:{closed_port()}", "results")
     assert not finding.ok and "nobody answers there" in finding.what
+
+
+@pytest.mark.parametrize(("failures", "joins"), [(0, True), (1, True), (2, False)])
+def test_a_head_that_is_too_busy_for_a_client_is_asked_twice(
+        failures: int, joins: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rehearsal.py").write_text(f"""
+import pathlib, sys
+times = pathlib.Path(__file__).with_name("times")
+times.open("a").write("x")
+if len(times.read_text()) <= {failures}:
+    sys.exit("RuntimeError: Starting Ray client server failed. See ray_client_server_23000.err for detailed logs.")
+""")
+    existing = importlib.import_module("cluster.existing")  # whose name in the package is that of its function
+    monkeypatch.setattr(existing, "REHEARSAL", tmp_path / "rehearsal.py")
+    if joins:
+        existing._rehearse("ray://head:10001", "a token")
+    else:
+        with pytest.raises(ClusterError, match=r"^--to ray://head:10001: RuntimeError: Starting Ray client server"):
+            existing._rehearse("ray://head:10001", "a token")
+    assert len((tmp_path / "times").read_text()) == min(failures, 1) + 1
