@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ from typing import Any
 
 from cluster.errors import ClusterError
 
+# A head starts a process for each client. It forks while gRPC is at work in it, and now and then (on a busy machine,
+# once in six) the child dies of that before it is anything.
+STUMBLED = re.compile("Starting Ray client server failed|psutil.(Zombie|NoSuch)Process")
+ATTEMPTS = 5
 LOGS = "/tmp/ray/session_latest/logs"  # unless TMPDIR or RAY_TMPDIR move them
 
 
@@ -97,6 +102,12 @@ def _init(**arguments: Any) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ray.init(logging_level=logging.ERROR, log_to_driver=False, **arguments)
+            for left in reversed(range(ATTEMPTS)):
+                try:
+                    ray.init(logging_level=logging.ERROR, log_to_driver=False, **arguments)
+                    break
+                except ConnectionError as error:
+                    if not left or not STUMBLED.search(str(error)):
+                        raise
     finally:
         os.chdir(here)

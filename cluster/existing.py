@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.bundle import Bundle
-from cluster.connection import Connection, session
+from cluster.connection import ATTEMPTS, STUMBLED, Connection, session
 from cluster.credentials import token_source
 from cluster.errors import ClusterError
 
@@ -29,7 +29,6 @@ REHEARSAL = Path(__file__).with_name("rehearsal.py")
 CLIENT = "ray://"
 ADDRESS = re.compile(rf"({CLIENT})?(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{{1,5}})|auto")
 REFUSED = re.compile("unauthenticated|missing authentication token", re.IGNORECASE)
-BUSY = "Starting Ray client server failed"  # what a head says of the process that it starts for each client
 OURS = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it where this process is the entrypoint of a job
 
 
@@ -75,9 +74,10 @@ def _reach(address: str) -> None:
 def _rehearse(address: str, token: str) -> None:
     """Join in another process first. Ray tries a wrong token for 20 seconds, and anything that is not a head or not
     on our node for minutes, while its C++ side complains to the standard error: there it can be heard and stopped."""
-    wrong = _joins(address, token)
-    if BUSY in wrong:
+    for _ in range(ATTEMPTS):
         wrong = _joins(address, token)
+        if not STUMBLED.search(wrong):
+            break
     if "mismatch" in wrong:
         wrong += "; install these versions here, or hand the sweep over with --to http://HEAD:8265"
     if wrong:

@@ -275,8 +275,8 @@ def test_doctor_that_is_not_let_in() -> None:
     assert not finding.ok and "nobody answers there" in finding.what
 
 
-@pytest.mark.parametrize(("failures", "joins"), [(0, True), (1, True), (2, False)])
-def test_a_head_that_is_too_busy_for_a_client_is_asked_twice(
+@pytest.mark.parametrize(("failures", "joins"), [(0, True), (1, True), (4, True), (5, False)])
+def test_a_head_that_stumbles_over_a_client_is_asked_again(
         failures: int, joins: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rehearsal.py").write_text(f"""
 import pathlib, sys
@@ -292,4 +292,4 @@ if len(times.read_text()) <= {failures}:
     else:
         with pytest.raises(ClusterError, match=r"^--to ray://head:10001: RuntimeError: Starting Ray client server"):
             existing._rehearse("ray://head:10001", "a token")
-    assert len((tmp_path / "times").read_text()) == min(failures, 1) + 1
+    assert len((tmp_path / "times").read_text()) == min(failures + 1, 5)
