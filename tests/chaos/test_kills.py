@@ -16,7 +16,7 @@ from conftest import Same
 
 KILLS, SECONDS, SEED = 200, 1500.0, 2024
 SOONEST, LATEST = 0.3, 1.1  # seconds after the start of a driver, and times what a driver takes to its first commit
-TRIALS = "space.seed.replicates=100"  # 200: more than so many drivers finish
+TRIALS = "trial.budget.steps=500", "space.seed.replicates=300"  # 600: more than so many drivers finish
 ENOUGH = 1500.0  # seconds for all of them on a machine that is busy
 # A trial keeps a checkpoint so often that a kill may fall into the writing of one.
 DRIVER = [sys.executable, "-c", "import sys; from orchestrator import checkpoints, cli; checkpoints.SECONDS = 0.3; "
@@ -28,7 +28,7 @@ DRIVER = [sys.executable, "-c", "import sys; from orchestrator import checkpoint
 def test_two_hundred_kills(study: Path, same: Same, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results, whole, chance = tmp_path / "results", tmp_path / "whole", random.Random(SEED)
     began = time.monotonic()
-    driver = driving.start("run", study, TRIALS, f"results={whole}")
+    driver = driving.start("run", study, *TRIALS, f"results={whole}")
     driving.wait(lambda: driving.committed(whole) > 0, driver)
     latest = LATEST * (time.monotonic() - began)
     driving.ended(driver, 0, ENOUGH)
@@ -39,7 +39,7 @@ def test_two_hundred_kills(study: Path, same: Same, tmp_path: Path, capsys: pyte
     until = time.monotonic() + SECONDS
     while len(moments) < KILLS and time.monotonic() < until:
         before = driving.committed(results)
-        driver = driving.start("run", study, TRIALS, f"results={results}", command=DRIVER)
+        driver = driving.start("run", study, *TRIALS, f"results={results}", command=DRIVER)
         moments.append(round(chance.uniform(SOONEST, latest), 2))
         time.sleep(moments[-1])
         if driver.poll() is not None:
@@ -49,7 +49,7 @@ def test_two_hundred_kills(study: Path, same: Same, tmp_path: Path, capsys: pyte
         hits[_hit(results, before)] += 1
     with capsys.disabled():
         print(f"\nseed {SEED}; {sum(hits.values())} kills, to {latest:.1f} s after a start: {dict(hits)} a commit")
-    driving.ended(driving.start("run", study, TRIALS, f"results={results}", command=DRIVER), 0, ENOUGH)
+    driving.ended(driving.start("run", study, *TRIALS, f"results={results}", command=DRIVER), 0, ENOUGH)
     same(results, whole, rounding=1e-12)
     assert not (results / ".damaged").exists()
     assert processes.left_after(90, left) == []
