@@ -16,7 +16,7 @@ import driving
 import pandas as pd
 import pytest
 from conftest import Same
-from support import Cli
+from support import Cli, small_disk
 
 from trials.records import TABLES
 
@@ -58,14 +58,8 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk of its own."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(path)], capture_output=True).returncode:
-        pytest.skip("mounting takes root")
-    try:
+    with small_disk(tmp_path / "disk", "64m") as path:
         yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def remount(disk: Path, options: str) -> bool:

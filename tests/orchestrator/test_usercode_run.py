@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support import Tables
+from support import Tables, small_disk
 
 from orchestrator.cli import main
 from trials import usercode
@@ -267,14 +267,8 @@ def test_tasks_that_cannot_be_used(refused: Callable[..., str], tmp_path: Path, 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "disk"
-    path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(path)], capture_output=True).returncode:
-        pytest.skip("mounting takes root")
-    try:
+    with small_disk(tmp_path / "disk", "1m") as path:
         yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def test_a_disk_that_fills_up_keeps_what_was_committed(disk: Path, tmp_path: Path) -> None:
