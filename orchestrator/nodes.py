@@ -27,12 +27,12 @@ PROBE_BYTES = 4 << 20  # written and read to see how fast storage is
 
 @dataclass(frozen=True)
 class Needs:
-    """Our requirements here: what is installed, by name; what is ``missing``, and what is ``old``, as pip asks for
-    it."""
+    """Our requirements here, by name: the version of each that is ``found``; what pip installs for each that is
+    ``missing`` or too ``old``."""
 
     found: dict[str, str] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    old: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    old: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ def needs() -> Needs:
         try:
             result.found[name] = version(name)
         except PackageNotFoundError:
-            result.missing.append(requirement)
+            result.missing[name] = requirement
             continue
         if _numbers(result.found[name]) < _numbers(least):
-            result.old.append(requirement)
+            result.old[name] = requirement
     return result
 
 
@@ -111,10 +111,10 @@ def unfit(node: Node, code: str) -> str | None:
     if isinstance(facts, str):
         return f"{name} does not answer: {facts}"
     if facts.reason:
-        lacks = " ".join(f"'{need}'" for need in facts.needs.missing) or "what is missing"
+        lacks = " ".join(f"'{need}'" for need in facts.needs.missing.values()) or "what is missing"
         return f"{name} (Python {facts.python}) cannot run trials: {facts.reason}; pip install {lacks} there"
     if facts.needs.old:
-        old = " ".join(f"'{need}'" for need in facts.needs.old)
+        old = " ".join(f"'{need}'" for need in facts.needs.old.values())
         return f"{name} has libraries that are too old; pip install --upgrade {old} there"
     if facts.code != code:
         return f"{name} runs another phasesweep than this one, though ours was sent; is there one on its PYTHONPATH?"

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import re
 import shutil
 import tempfile
 import time
@@ -68,11 +67,9 @@ def _path(word: str) -> str:
 def _libraries() -> Iterator[Finding]:
     yield Finding(True, f"phasesweep {VERSION}, Python {platform.python_version()}, {platform.platform()}")
     here = nodes.needs()
-    for requirement in here.missing:
-        name = re.split(r"[\[>]", requirement)[0]
+    for name, requirement in here.missing.items():
         yield Finding(False, f"{name} is not installed", f"pip install '{requirement}'")
-    for requirement in here.old:
-        name = re.split(r"[\[>]", requirement)[0]
+    for name, requirement in here.old.items():
         yield Finding(False, f"{name} {here.found[name]} is too old", f"pip install --upgrade '{requirement}'")
     yield Finding(True, ", ".join(f"{name} {have}" for name, have in here.found.items()))
 

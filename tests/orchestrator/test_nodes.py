@@ -15,6 +15,7 @@ from orchestrator.commands import doctor
 from orchestrator.nodes import Facts, Needs, Node
 
 CODE = "0123456789abcdef"
+TORCH, RAY = {"torch": "torch>=2.6"}, {"ray": "ray>=2"}
 FIT = Facts("box", "3.11.7", Needs({"torch": "2.13.0", "ray": "2.60.0"}), CODE, "", [])
 
 
@@ -24,16 +25,16 @@ def node(facts: Facts | str, **others: float) -> Node:
 
 def test_this_machine_can_run_trials() -> None:
     facts = nodes.facts(None, 0.0)
-    assert facts.reason == "" and facts.needs.missing == facts.needs.old == [] and facts.gpus == []
+    assert facts.reason == "" and facts.needs.missing == facts.needs.old == {} and facts.gpus == []
     assert facts.code == Bundle.of({}).code and facts.reads is facts.writes is None
     assert nodes.unfit(node(facts), facts.code) is None
 
 
 @pytest.mark.parametrize(("facts", "expected"), [
     ("The actor died", r"node 10\.0\.0\.2 does not answer: The actor died"),
-    (replace(FIT, reason="ModuleNotFoundError: No module named 'torch'", needs=Needs(missing=["torch>=2.6", "ray>=2"])),
+    (replace(FIT, reason="ModuleNotFoundError: No module named 'torch'", needs=Needs(missing=TORCH | RAY)),
      r"\(Python 3\.11\.7\) cannot run trials: .* 'torch'; pip install 'torch>=2\.6' 'ray>=2' there"),
-    (replace(FIT, needs=Needs(old=["torch>=2.6"])), r"libraries that are too old; pip install --upgrade 'torch>=2\.6'"),
+    (replace(FIT, needs=Needs(old=TORCH)), r"libraries that are too old; pip install --upgrade 'torch>=2\.6'"),
     (replace(FIT, code="other"), r"runs another phasesweep than this one"),
 ])
 def test_why_a_node_is_refused(facts: Facts | str, expected: str) -> None:
@@ -51,8 +52,8 @@ def test_what_is_missing_or_too_old_is_told_apart(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(nodes, "version", version)
     found = nodes.needs()
-    assert [re.match(r"\w+", need)[0] for need in found.missing] == ["duckdb"]  # type: ignore[index]
-    assert found.old == ["torch>=2.6"] and "ray" in found.found
+    assert list(found.missing) == ["duckdb"] and found.missing["duckdb"].startswith("duckdb")
+    assert found.old == TORCH and "ray" in found.found
 
 
 def test_a_probe_is_read_and_written_and_leaves_nothing(tmp_path: Path) -> None:
