@@ -3,9 +3,8 @@
 | fault | lost at most | the test |
 |---|---|---|
 | driver killed (-9) | since a trial's last checkpoint | test_kills; test_resume; test_checkpoints |
-| SIGINT | trials in training | test_resume |
-| SIGTERM | nothing | test_sigterm |
-| worker killed, out of memory | that worker's trials begin anew | test_resume; here |
+| SIGINT, SIGTERM | nothing | test_resume; test_going_on |
+| worker killed, out of memory | since its trials' last checkpoints | test_going_on; test_resume; here |
 | a trial kills each worker, or asks for too much memory | that trial fails and says why | here |
 | a trial hangs | that trial fails after resources.seconds | here |
 | NaN, an exploding loss | nothing: it diverged | here; trials/test_trainer, trials/test_packs |

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 import subprocess
-import sys
 import time
 from collections import Counter
 from itertools import count
@@ -21,16 +20,13 @@ SOONEST, LATEST = 0.3, 20.0  # seconds after the start of a driver
 LATER, EARLIER = 1.02, 0.94  # so that of four kills one is after a commit, whatever a start takes on this machine
 TRIALS = "trial.budget.steps=500", "space.seed.replicates=300"  # 600: about what so many drivers finish
 ENOUGH = 1500.0  # seconds for a whole sweep on a machine that is busy
-# A trial keeps a checkpoint so often that a kill may fall into the writing of one.
-DRIVER = [sys.executable, "-c", "import sys; from orchestrator import checkpoints, cli; checkpoints.SECONDS = 0.3; "
-                                "sys.exit(cli.main(sys.argv[1:]))"]
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
 def test_two_hundred_kills(study: Path, same: Same, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def start(results: Path) -> subprocess.Popen[str]:
-        return driving.start("run", study, *TRIALS, f"results={results}", command=DRIVER)
+        return driving.start("run", study, *TRIALS, f"results={results}", command=driving.OFTEN)
 
     def done(driver: subprocess.Popen[str], results: Path) -> None:
         driving.ended(driver, 0, ENOUGH)
