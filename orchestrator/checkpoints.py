@@ -32,10 +32,10 @@ class FolderCheckpoints:
                  distant: Distant | None = None) -> None:
         self._stamp, self._seconds, self._stopping = stamp.encode(), seconds, stopping
         self._folder: Folder | Distant = folder
-        self._seen = _is_seen(folder)
-        if not self._seen and distant is not None:  # a node without the shared disk
-            self._folder, self._seen = distant, _is_seen(distant)
-        self._found = set(self._folder.list(_SUB)) if self._seen else set()  # where nothing is seen nothing is kept
+        found = _kept(folder)
+        if found is None and distant is not None:  # a node without the shared disk
+            self._folder, found = distant, _kept(distant)
+        self._seen, self._found = found is not None, found or frozenset()  # where nothing is seen nothing is kept
         self._last = time.monotonic()
 
     def due(self) -> bool:
@@ -78,11 +78,12 @@ def sweep(folder: Folder) -> None:
     folder.sweep(_SUB)
 
 
-def _is_seen(folder: Folder | Distant) -> bool:
+def _kept(folder: Folder | Distant) -> frozenset[str] | None:
+    """Of which trials there are checkpoints; None where the study's folder is not seen, or is lost just now."""
     try:
-        return "study.yaml" in folder.list()
+        return frozenset(folder.list(_SUB)) if "study.yaml" in folder.list() else None
     except UserError:
-        return False
+        return None
 
 
 def forget(folder: Folder, trial_ids: Iterable[str]) -> None:

@@ -17,6 +17,7 @@ from support import Cli, Tables
 from orchestrator.checkpoints import FolderCheckpoints, forget
 from orchestrator.folder import Folder
 from trials.checkpoint import Checkpoint
+from trials.errors import UserError
 from trials.spec import TrialSpec, parse_trial
 
 STUDY = """
@@ -60,6 +61,23 @@ def test_where_the_results_cannot_be_seen_nothing_is_kept_or_made(tmp_path: Path
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_folder_that_is_lost_while_it_is_looked_at_keeps_nothing(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder.open(tmp_path)
+    folder.write("study.yaml", b"")
+    FolderCheckpoints(folder, "a", 0.0).save(spec(), CHECKPOINT)
+    real = Folder.list
+
+    def lost_below(self: Folder, sub: str = "") -> list[str]:
+        if sub:
+            raise UserError("the driver's node does not answer")
+        return real(self, sub)
+
+    monkeypatch.setattr(Folder, "list", lost_below)
+    lost = FolderCheckpoints(folder, "a", 0.0)
+    assert not lost.due() and lost.load(spec()) is None
+
+
 def test_time_between_two(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").touch()
     assert not FolderCheckpoints(Folder.open(tmp_path), "a", 60.0).due()
@@ -91,6 +109,7 @@ def test_killed_half_way_it_goes_on(pack: str, cli: Cli, stored: Tables, tmp_pat
 
 
 SCRIPT = """
+import contextlib
 import sys
 import ray
 from cluster import Connection
@@ -99,6 +118,7 @@ from orchestrator.checkpoints import FolderCheckpoints
 from orchestrator.distant import Distant, keeper
 from orchestrator.folder import Folder
 from test_checkpoints import CHECKPOINT, spec
+from trials.errors import UserError
 
 with connect() as connection:
     folder = Folder.open(sys.argv[1])
@@ -112,6 +132,9 @@ with connect() as connection:
     assert FolderCheckpoints(away, "a", 0.0, distant=distant).load(spec(1)) is None
     assert FolderCheckpoints(folder, "a", 0.0).load(spec()).taken == 7
     ray.kill(actor)
+    with contextlib.suppress(UserError):
+        while distant.list():  # it lives on for a moment
+            pass
     lost = FolderCheckpoints(away, "a", 0.0, distant=distant)
     assert not lost.due() and lost.load(spec()) is None
     lost.save(spec(), CHECKPOINT)
