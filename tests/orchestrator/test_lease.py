@@ -207,21 +207,42 @@ def test_of_many_contenders_without_exclusive_creation_one_wins(tmp_path: Path,
     _contend(Folder.open(f"/{tmp_path.name}", pafs.PyFileSystem(pafs.FSSpecHandler(MemoryFileSystem()))))
 
 
+def test_of_two_that_got_in_because_one_was_held_up_one_may_write(tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    unhurried(monkeypatch)
+    real, first = Folder._put, threading.Lock()
+
+    def held_up(self: Folder, path: str, data: bytes) -> None:
+        if first.acquire(blocking=False):
+            time.sleep(2.5)  # longer than the others pause
+        real(self, path, data)
+
+    monkeypatch.setattr(Folder, "_put", held_up)
+    _contend(Folder.open(f"/{tmp_path.name}", pafs.PyFileSystem(pafs.FSSpecHandler(MemoryFileSystem()))))
+
+
 def _contend(folder: Folder) -> None:
-    together, won, refused = threading.Barrier(6), [], []
-    over = threading.Event()
+    """Six at once. One that was held up for long at the wrong moment gets in after another: what counts is who may
+    write once all have been let in or refused."""
+    everyone, won, refused = threading.Barrier(6, timeout=120), [], []
 
     def contends() -> None:
-        together.wait()
+        entered = False
+        everyone.wait()
         try:
             with Lease(folder) as held:
-                held.check()
-                won.append(held)
-                over.wait(5)
+                entered = True
+                everyone.wait()
+                try:
+                    held.check()
+                    won.append(held)
+                finally:
+                    everyone.wait()  # nobody leaves before all have looked
         except UserError as error:
             refused.append(str(error))
-        if len(refused) == 5:
-            over.set()
+            if not entered:
+                everyone.wait()
+                everyone.wait()
 
     threads = [threading.Thread(target=contends) for _ in range(6)]
     for thread in threads:
