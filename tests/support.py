@@ -9,22 +9,34 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.fs as pafs
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from orchestrator.folder import Folder
 
 COMMAND = [sys.executable, "-m", "orchestrator.cli"]
+# Trials keep checkpoints so often that a kill may fall into the writing of one.
+OFTEN = [sys.executable, "-c", "import sys; from orchestrator import checkpoints, cli; checkpoints.SECONDS = 0.3; "
+                               "sys.exit(cli.main(sys.argv[1:]))"]
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 Tables = Callable[[Path], "dict[str, pd.DataFrame]"]
 
 
 @contextmanager
-def small_disk(path: Path, size: str) -> Iterator[Path]:
-    """A disk of its own at ``path``, of ``size`` such as 64m; skips the test where it cannot be mounted."""
+def mounted(path: Path, options: str) -> Iterator[Path]:
+    """A disk of its own at ``path``, with ``options`` such as size=64m; skips the test where it cannot be mounted."""
     path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(path)]
+    mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(path)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting takes root")
     try:
         yield path
     finally:
         subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def in_memory(name: str) -> Folder:
+    """A folder that is no local one: nothing in it is created exclusively or replaced at once."""
+    return Folder.open(f"/{name}", pafs.PyFileSystem(pafs.FSSpecHandler(MemoryFileSystem())))

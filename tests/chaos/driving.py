@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +14,6 @@ import pyarrow.parquet as pq
 from support import COMMAND
 
 PATIENCE = 400.0  # seconds for what takes a few on a machine that is not busy
-# Trials keep checkpoints so often that a kill may fall into the writing of one.
-OFTEN = [sys.executable, "-c", "import sys; from orchestrator import checkpoints, cli; checkpoints.SECONDS = 0.3; "
-                               "sys.exit(cli.main(sys.argv[1:]))"]
 
 
 def start(*words: object, command: Sequence[str] = COMMAND,

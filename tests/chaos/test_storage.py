@@ -16,7 +16,7 @@ import driving
 import pandas as pd
 import pytest
 from conftest import Same
-from support import Cli, small_disk
+from support import Cli, mounted
 
 from trials.records import TABLES
 
@@ -58,7 +58,7 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk of its own."""
-    with small_disk(tmp_path / "disk", "64m") as path:
+    with mounted(tmp_path / "disk", "size=64m") as path:
         yield path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support import mounted
 
 from orchestrator.cli import main
 from orchestrator.folder import Folder
@@ -171,24 +171,16 @@ def test_results_that_cannot_be_written(capsys: pytest.CaptureFixture[str], wher
     assert where in line and "results=PATH" in line
 
 
-def mounted(path: Path, options: str) -> Iterator[Path]:
-    path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(path)], capture_output=True).returncode:
-        pytest.skip("mounting takes root")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
-
-
 @pytest.fixture
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield from mounted(tmp_path_factory.mktemp("mounts") / "small", "size=16k")
+    with mounted(tmp_path_factory.mktemp("mounts") / "small", "size=16k") as path:
+        yield path
 
 
 @pytest.fixture
 def locked_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield from mounted(tmp_path_factory.mktemp("mounts") / "locked", "ro")
+    with mounted(tmp_path_factory.mktemp("mounts") / "locked", "ro") as path:
+        yield path
 
 
 def test_a_read_only_disk(capsys: pytest.CaptureFixture[str], locked_disk: Path) -> None:

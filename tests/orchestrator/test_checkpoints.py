@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from support import Cli, Tables
+from support import OFTEN, Cli, Tables
 
 from orchestrator.checkpoints import FolderCheckpoints, forget
 from orchestrator.folder import Folder
@@ -90,9 +90,8 @@ def test_time_between_two(tmp_path: Path) -> None:
 def test_killed_half_way_it_goes_on(pack: str, cli: Cli, stored: Tables, tmp_path: Path) -> None:
     study, killed, whole = tmp_path / "long.yaml", tmp_path / "killed", tmp_path / "whole"
     study.write_text(STUDY)
-    code = ("import sys; from orchestrator import checkpoints, cli; checkpoints.SECONDS = 0.3; "
-            f"sys.exit(cli.main(['run', {str(study)!r}, 'pack={pack}', {f'results={killed}'!r}]))")
-    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, start_new_session=True)
+    driver = subprocess.Popen([*OFTEN, "run", str(study), f"pack={pack}", f"results={killed}"],
+                              stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and driver.poll() is None and not list(killed.glob(".checkpoints/*")):
         time.sleep(0.02)

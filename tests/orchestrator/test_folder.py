@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow import fs as pafs
+from support import in_memory
 
 from orchestrator.folder import Folder
 from trials.errors import UserError
@@ -20,7 +20,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     if request.param == "local":
         return Folder.open(tmp_path / "results" / "study")
     if request.param == "memory":
-        return Folder.open(f"/{tmp_path.name}", pafs.PyFileSystem(pafs.FSSpecHandler(MemoryFileSystem())))
+        return in_memory(tmp_path.name)
     return Folder.open("study", pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()))
 
 

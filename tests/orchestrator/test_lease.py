@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
-from pyarrow import fs as pafs
+from support import in_memory
 
 from orchestrator import lease
 from orchestrator.folder import Folder
@@ -204,7 +203,7 @@ def test_of_many_contenders_for_a_dead_lease_one_wins(folder: Folder, monkeypatc
 def test_of_many_contenders_without_exclusive_creation_one_wins(tmp_path: Path,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     unhurried(monkeypatch)
-    _contend(Folder.open(f"/{tmp_path.name}", pafs.PyFileSystem(pafs.FSSpecHandler(MemoryFileSystem()))))
+    _contend(in_memory(tmp_path.name))
 
 
 def test_of_two_that_got_in_because_one_was_held_up_one_may_write(tmp_path: Path,
@@ -218,7 +217,7 @@ def test_of_two_that_got_in_because_one_was_held_up_one_may_write(tmp_path: Path
         real(self, path, data)
 
     monkeypatch.setattr(Folder, "_put", held_up)
-    _contend(Folder.open(f"/{tmp_path.name}", pafs.PyFileSystem(pafs.FSSpecHandler(MemoryFileSystem()))))
+    _contend(in_memory(tmp_path.name))
 
 
 def _contend(folder: Folder) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support import Tables, small_disk
+from support import Tables, mounted
 
 from orchestrator.cli import main
 from trials import usercode
@@ -267,7 +267,7 @@ def test_tasks_that_cannot_be_used(refused: Callable[..., str], tmp_path: Path, 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path / "disk", "1m") as path:
+    with mounted(tmp_path / "disk", "size=1m") as path:
         yield path
 
 
