@@ -32,17 +32,16 @@ class FolderCheckpoints:
                  distant: Distant | None = None) -> None:
         self._stamp, self._seconds, self._stopping = stamp.encode(), seconds, stopping
         self._folder: Folder | Distant = folder
-        found = _kept(folder)
-        if found is None and distant is not None:  # a node without the shared disk
-            self._folder, found = distant, _kept(distant)
-        self._seen, self._found = found is not None, found or frozenset()  # where nothing is seen nothing is kept
+        self._kept = _kept(folder)
+        if self._kept is None and distant is not None:  # a node without the shared disk
+            self._folder, self._kept = distant, _kept(distant)
         self._last = time.monotonic()
 
     def due(self) -> bool:
         """Whether it is time to save those of all trials in training, be it because they are to stop."""
         if self._stopping():
             return True
-        if not self._seen or time.monotonic() - self._last < self._seconds:
+        if self._kept is None or time.monotonic() - self._last < self._seconds:
             return False
         self._last = time.monotonic()
         return True
@@ -54,14 +53,14 @@ class FolderCheckpoints:
 
     def save(self, spec: TrialSpec, checkpoint: Checkpoint) -> None:
         """Keep it, in place of an earlier one; where that fails (a full disk, say) the trial goes on without."""
-        if not self._seen:
+        if self._kept is None:
             return
         with contextlib.suppress(UserError):
             self._folder.write(self._name(spec), self._stamp + b"\n" + checkpoint.to_bytes())
 
     def load(self, spec: TrialSpec) -> Checkpoint | None:
         """The last one of this trial; None where there is none, or none that counts."""
-        if spec.trial_id not in self._found:
+        if self._kept is None or spec.trial_id not in self._kept:
             return None
         try:
             stamp, _, data = self._folder.read(self._name(spec)).partition(b"\n")
@@ -79,7 +78,8 @@ def sweep(folder: Folder) -> None:
 
 
 def _kept(folder: Folder | Distant) -> frozenset[str] | None:
-    """Of which trials there are checkpoints; None where the study's folder is not seen, or is lost just now."""
+    """Of which trials there are checkpoints; None where the study's folder is not seen, or is lost just
+    now: then none are kept."""
     try:
         return frozenset(folder.list(_SUB)) if "study.yaml" in folder.list() else None
     except UserError:

@@ -16,9 +16,6 @@ from fsspec.implementations.memory import MemoryFileSystem
 from orchestrator.folder import Folder
 
 COMMAND = [sys.executable, "-m", "orchestrator.cli"]
-# Trials keep checkpoints so often that a kill may fall into the writing of one.
-OFTEN = [sys.executable, "-c", "import sys; from orchestrator import checkpoints, cli; checkpoints.SECONDS = 0.3; "
-                               "sys.exit(cli.main(sys.argv[1:]))"]
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 Tables = Callable[[Path], "dict[str, pd.DataFrame]"]

@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 
 import driving
-import processes
 import pytest
 from conftest import Same
-from support import OFTEN, Cli
+from support import Cli
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
@@ -102,9 +101,9 @@ def test_workers_that_are_killed_cost_what_came_after_their_checkpoints(
         long: Path, undisturbed: tuple[Path, int], same: Same, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, all_passes = undisturbed
     passes, results = Passes(tmp_path / "passes", monkeypatch), tmp_path / "results"
-    driver = driving.start("run", long, f"results={results}", command=OFTEN)
+    driver = driving.start("run", long, f"results={results}", command=driving.OFTEN)
     driving.wait(lambda: passes.count > 0.6 * all_passes, driver)
-    workers = [process for process in processes.below(driver.pid) if ".train" in process.command]
+    workers = driving.workers(driver)
     assert len(workers) == len(list((results / ".checkpoints").iterdir())) == 2
     for worker in workers:
         worker.kill()

@@ -14,7 +14,6 @@ import driving
 import processes
 import pytest
 from conftest import Same
-from support import OFTEN
 
 KILLS, SEED = 200, 2024
 SOONEST, LATEST = 0.3, 20.0  # seconds after the start of a driver
@@ -27,7 +26,7 @@ ENOUGH = 1500.0  # seconds for a whole sweep on a machine that is busy
 @pytest.mark.timeout(3600)
 def test_two_hundred_kills(study: Path, same: Same, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def start(results: Path) -> subprocess.Popen[str]:
-        return driving.start("run", study, *TRIALS, f"results={results}", command=OFTEN)
+        return driving.start("run", study, *TRIALS, f"results={results}", command=driving.OFTEN)
 
     def done(driver: subprocess.Popen[str], results: Path) -> None:
         driving.ended(driver, 0, ENOUGH)

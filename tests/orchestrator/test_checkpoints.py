@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import driving
 import pandas as pd
 import pytest
 import torch
-from support import OFTEN, Cli, Tables
+from support import Cli, Tables
 
 from orchestrator.checkpoints import FolderCheckpoints, forget
 from orchestrator.folder import Folder
@@ -90,13 +90,9 @@ def test_time_between_two(tmp_path: Path) -> None:
 def test_killed_half_way_it_goes_on(pack: str, cli: Cli, stored: Tables, tmp_path: Path) -> None:
     study, killed, whole = tmp_path / "long.yaml", tmp_path / "killed", tmp_path / "whole"
     study.write_text(STUDY)
-    driver = subprocess.Popen([*OFTEN, "run", str(study), f"pack={pack}", f"results={killed}"],
-                              stdout=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and driver.poll() is None and not list(killed.glob(".checkpoints/*")):
-        time.sleep(0.02)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait(timeout=60)
+    driver = driving.start("run", study, f"pack={pack}", f"results={killed}", command=driving.OFTEN)
+    driving.wait(lambda: list(killed.glob(".checkpoints/*")), driver, 120)
+    driving.kill(driver)
     assert list(killed.glob(".checkpoints/*")), "the trials were done before they could be killed"
     assert not list(killed.glob("trials/*.parquet")) or pd.read_parquet(killed / "trials").empty
     time.sleep(1.0)  # the workers of a dead driver end by themselves

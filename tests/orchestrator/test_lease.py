@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -226,22 +227,18 @@ def _contend(folder: Folder) -> None:
     everyone, won, refused = threading.Barrier(6, timeout=120), [], []
 
     def contends() -> None:
-        entered = False
         everyone.wait()
-        try:
-            with Lease(folder) as held:
-                entered = True
-                everyone.wait()
+        with ExitStack() as inside:
+            try:
                 try:
-                    held.check()
-                    won.append(held)
+                    held = inside.enter_context(Lease(folder))
                 finally:
-                    everyone.wait()  # nobody leaves before all have looked
-        except UserError as error:
-            refused.append(str(error))
-            if not entered:
-                everyone.wait()
-                everyone.wait()
+                    everyone.wait()  # all have been let in or refused
+                held.check()
+                won.append(held)
+            except UserError as error:
+                refused.append(str(error))
+            everyone.wait()  # nobody leaves before all have looked
 
     threads = [threading.Thread(target=contends) for _ in range(6)]
     for thread in threads:

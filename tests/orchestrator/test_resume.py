@@ -10,9 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import driving
 import pandas as pd
 import pytest
-from support import COMMAND, Cli, Tables
+from support import Cli, Tables
 
 STUDY = """
 study: resume
@@ -50,24 +51,15 @@ def undisturbed(study: Path, cli: Cli, tmp_path_factory: pytest.TempPathFactory)
     return results
 
 
-def committed(results: Path) -> int:
-    try:
-        return len(pd.read_parquet(results / "trials", columns=["trial_id"]))
-    except (OSError, ValueError):
-        return 0
-
-
 def kill_after(study: Path, results: Path, number: signal.Signals, delay: float, *overrides: str) -> int:
     """Start a run, send the signal ``delay`` seconds after its first new commit, and return its exit status."""
-    before = committed(results)
-    process = subprocess.Popen([*COMMAND, "run", str(study), f"results={results}", *overrides],
-                               stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while committed(results) == before and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    before = driving.committed(results)
+    driver = driving.start("run", study, f"results={results}", *overrides)
+    driving.wait(lambda: driving.committed(results) > before or driver.poll() is not None, seconds=120)
     time.sleep(delay)
-    process.send_signal(number)
-    return process.wait(timeout=60)
+    driver.send_signal(number)
+    driver.communicate(timeout=60)
+    return driver.returncode
 
 
 def test_killed_three_times_then_run_again_equals_an_undisturbed_run(
@@ -134,7 +126,7 @@ def test_interrupt_commits_and_the_same_command_continues(
     results = tmp_path / "results"
     status = kill_after(study, results, signal.SIGINT, 0.1, "pack=off")  # so that they end one after another
     assert status == 130
-    assert 0 < committed(results) < TRIALS
+    assert 0 < driving.committed(results) < TRIALS
     assert not (results / ".lease").exists()
     cli("run", study, f"results={results}")
     for table, frame in stored(undisturbed).items():
@@ -144,30 +136,13 @@ def test_interrupt_commits_and_the_same_command_continues(
 def test_a_worker_that_dies_costs_nothing(
         study: Path, undisturbed: Path, stored: Tables, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    process = subprocess.Popen([*COMMAND, "run", str(study), f"results={results}"], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    victims: list[int] = []
-    while not (committed(results) and victims) and time.monotonic() < deadline:
-        time.sleep(0.05)
-        victims = workers_of(process.pid)  # none at the moment between two packs
-    assert victims
-    os.kill(victims[0], signal.SIGKILL)
-    assert process.wait(timeout=120) == 0
+    driver = driving.start("run", study, f"results={results}")
+    # There are no workers at the moment between two packs.
+    workers = driving.wait(lambda: driving.workers(driver) if driving.committed(results) else [], driver, 120)
+    workers[0].kill()
+    driving.ended(driver, 0, 120)
     for table, frame in stored(undisturbed).items():
         pd.testing.assert_frame_equal(stored(results)[table], frame, rtol=ROUNDING, atol=TINY)
-
-
-def workers_of(driver: int) -> list[int]:
-    """Ray workers that run our trainable, below the driver."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    below, found = {str(driver)}, []
-    for _ in range(4):
-        below |= {pid for pid, parent, _ in rows if parent in below}
-    for pid, _, arguments in rows:
-        if pid in below and arguments.startswith("ray::") and ".train" in arguments:
-            found.append(int(pid))
-    return found
 
 
 def test_five_hundred_trials_make_few_files(cli: Cli, tmp_path: Path) -> None:
@@ -187,5 +162,5 @@ space:
 design: {name: sobol, trials: 250}
 """)
     cli("run", path, f"results={results}")
-    assert committed(results) == 500
+    assert driving.committed(results) == 500
     assert sum(len(files) for _, _, files in os.walk(results)) < 50

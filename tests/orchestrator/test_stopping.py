@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+import driving
 import pandas as pd
+import processes
 import pytest
 import torch
 from support import Cli, Tables
@@ -89,10 +90,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def run(study: Path, *overrides: str, before: str) -> subprocess.Popen[str]:
-        words = ["run", str(study), f"results={tmp_path / 'results'}", *overrides]
-        code = f"import sys; from orchestrator import checkpoints, cli; {before}; sys.argv[1:] = {words}; cli.console()"
-        started.append(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        text=True))
+        command = [sys.executable, "-c", f"from orchestrator import checkpoints, cli; {before}; cli.console()"]
+        started.append(driving.start("run", study, f"results={tmp_path / 'results'}", *overrides, command=command))
         return started[-1]
     yield run
     for driver in started:
@@ -100,39 +99,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
             driver.kill()
 
 
-def below(driver: int) -> dict[int, str]:
-    """The processes below a driver, and their commands."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    found: dict[int, str] = {}
-    while more := {int(pid): command for pid, parent, command in rows
-                   if (int(parent) == driver or int(parent) in found) and int(pid) not in found}:
-        found |= more
-    return found
-
-
-def wait(moment: Callable[[], Any], driver: subprocess.Popen[str]) -> Any:
-    deadline = time.monotonic() + 150
-    while not (found := moment()):
-        assert driver.poll() is None and time.monotonic() < deadline, driver.communicate(timeout=10)
-        time.sleep(0.05)
-    return found
-
-
-def ended(driver: subprocess.Popen[str], status: int) -> str:
-    out, err = driver.communicate(timeout=120)
-    assert driver.returncode == status and "Traceback" not in out + err, out + err
-    return out + err
-
-
 @pytest.mark.parametrize("pack", ["off", "2"])  # of three trials on two workers: one begins late, or waits for a lane
 def test_sigterm_saves_what_is_in_training_and_it_goes_on(
         pack: str, study: Path, start: Start, undisturbed: Path, cli: Cli, stored: Tables, tmp_path: Path) -> None:
     results, driver = tmp_path / "results", start(study, f"pack={pack}", before="checkpoints.SECONDS = 0.5")
-    wait(lambda: list(results.glob(".checkpoints/*")), driver)
+    driving.wait(lambda: list(results.glob(".checkpoints/*")), driver, 150)
     before = {path.name: path.stat().st_mtime_ns for path in results.glob(".checkpoints/*")}
     driver.terminate()
-    said = ended(driver, 130)
+    said = "".join(driving.ended(driver, 130, 120))
     assert "stopping: trials in training are saved (again to stop at once)" in said
     assert "interrupted; the same command continues" in said and "failed" not in said
     after = {path.name: path.stat().st_mtime_ns for path in results.glob(".checkpoints/*")}
@@ -151,17 +125,14 @@ def test_workers_that_do_not_answer_are_not_waited_for(
     model = "{name: '" + str(tmp_path / "net.py") + ":net', width: 1}"
     driver = start(study, f"trial.model={model}", "space.model.width=[1,2]", "pack=off",
                    before=f"from orchestrator import sweep; sweep.GRACE_SECONDS = {3600 if again else 1}")
-    wait((tmp_path / "asleep").exists, driver)
-    processes = below(driver.pid)
+    driving.wait((tmp_path / "asleep").exists, driver, 150)
+    below = processes.below(driver.pid)
     driver.terminate()
     if again:
         time.sleep(1.0)
         driver.terminate()
-    ended(driver, 130)
-    deadline = time.monotonic() + 60
-    while (left := [pid for pid in processes if os.path.exists(f"/proc/{pid}")]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not left
+    driving.ended(driver, 130, 120)
+    assert processes.left_after(60.0, below) == []
 
 
 def test_a_second_signal_interrupts_and_then_all_is_as_before() -> None:
@@ -249,10 +220,11 @@ def test_a_ray_that_is_killed_blames_no_trial(
     results = tmp_path / "results"
     driver = start(study, "pack=off", "retries=0",
                    before="from orchestrator import presence; checkpoints.SECONDS, presence.MISSES = 0.5, 2")
-    wait(lambda: list(results.glob(".checkpoints/*")), driver)
-    [victim] = [pid for pid, command in below(driver.pid).items() if command.split()[0].endswith(f"/{part}")]
-    os.kill(victim, signal.SIGKILL)
-    said = ended(driver, 2)
+    driving.wait(lambda: list(results.glob(".checkpoints/*")), driver, 150)
+    [victim] = [process for process in processes.below(driver.pid)
+                if process.command.partition(" ")[0].endswith(f"/{part}")]
+    victim.kill()
+    said = "".join(driving.ended(driver, 2, 120))
     assert "phasesweep: the Ray cluster went away; what is committed stays, and the same command continues once" in said
     assert list(results.glob(".checkpoints/*"))
     assert "failed" not in set(pd.read_parquet(results / "trials")["status"])

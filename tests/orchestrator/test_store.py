@@ -18,8 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow import fs as pafs
+from support import in_memory
 
 from orchestrator import parts
 from orchestrator.folder import Folder
@@ -389,9 +389,8 @@ def test_evolution_cut_short_is_finished_by_the_next_start(folder: Folder, monke
 def test_other_filesystems_give_the_same_tables(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.store.PART_BYTES", 2**13)
     local = Folder.open(tmp_path / "local")
-    filesystem = (pafs.PyFileSystem(pafs.FSSpecHandler(MemoryFileSystem())) if kind == "memory"
-                  else pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()))
-    other = Folder.open(f"/{tmp_path.name}-study", filesystem)
+    other = (in_memory(f"{tmp_path.name}-study") if kind == "memory"
+             else Folder.open("/study", pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())))
     for folder in (local, other):
         store = Store.open(folder, SCHEMAS)
         for n in range(12):
@@ -407,7 +406,7 @@ def test_other_filesystems_give_the_same_tables(tmp_path: Path, kind: str, monke
         store.commit(rows(range(13)))
 
     def read(table: str) -> pd.DataFrame:
-        return pq.read_table(other.path(table), filesystem=filesystem).to_pandas()
+        return pq.read_table(other.path(table), filesystem=other.filesystem).to_pandas()
 
     expect(local, range(13))
     expect(other, range(13), read)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import processes
 import pyarrow.parquet as pq
 from support import COMMAND
 
+T = TypeVar("T")
 PATIENCE = 400.0  # seconds for what takes a few on a machine that is not busy
+# Trials keep checkpoints so often that a kill may fall into the writing of one.
+OFTEN = [sys.executable, "-c", "import sys; from orchestrator import checkpoints, cli; checkpoints.SECONDS = 0.3; "
+                               "sys.exit(cli.main(sys.argv[1:]))"]
 
 
 def start(*words: object, command: Sequence[str] = COMMAND,
@@ -42,15 +48,16 @@ def refused(driver: subprocess.Popen[str], seconds: float = PATIENCE) -> str:
     return err
 
 
-def wait(moment: Callable[[], object], driver: subprocess.Popen[str] | None = None, seconds: float = PATIENCE) -> None:
-    """Return when ``moment()`` is true; fails where ``driver`` ends before."""
+def wait(moment: Callable[[], T], driver: subprocess.Popen[str] | None = None, seconds: float = PATIENCE) -> T:
+    """Return what ``moment()`` gives, when it is true; fails where ``driver`` ends before."""
     until = time.monotonic() + seconds
-    while not moment():
+    while not (found := moment()):
         if driver is not None and driver.poll() is not None:
             out, err = driver.communicate()
             raise AssertionError(f"the driver ended too early, with status {driver.returncode}\n{out}\n{err}")
         assert time.monotonic() < until, "it did not happen"
         time.sleep(0.02)
+    return found
 
 
 def kill(driver: subprocess.Popen[str]) -> list[processes.Process]:
@@ -59,6 +66,12 @@ def kill(driver: subprocess.Popen[str]) -> list[processes.Process]:
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
     return below
+
+
+def workers(driver: subprocess.Popen[str]) -> list[processes.Process]:
+    """Those of Ray's processes below the driver that train just now."""
+    return [process for process in processes.below(driver.pid)
+            if process.command.startswith("ray::") and ".train" in process.command]
 
 
 def committed(results: Path) -> int:
