@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -72,6 +73,16 @@ def workers(driver: subprocess.Popen[str]) -> list[processes.Process]:
     """Those of Ray's processes below the driver that train just now."""
     return [process for process in processes.below(driver.pid)
             if process.command.startswith("ray::") and ".train" in process.command]
+
+
+def kept(results: Path) -> dict[str, int]:
+    """When the checkpoint of each trial was last written, in ns; also while workers write, whose half written
+    files do not count."""
+    found = {}
+    for path in (results / ".checkpoints").glob("[!.]*"):
+        with contextlib.suppress(FileNotFoundError):  # its trial is done just now
+            found[path.name] = path.stat().st_mtime_ns
+    return found
 
 
 def committed(results: Path) -> int:

@@ -91,9 +91,9 @@ def test_killed_half_way_it_goes_on(pack: str, cli: Cli, stored: Tables, tmp_pat
     study, killed, whole = tmp_path / "long.yaml", tmp_path / "killed", tmp_path / "whole"
     study.write_text(STUDY)
     driver = driving.start("run", study, f"pack={pack}", f"results={killed}", command=driving.OFTEN)
-    driving.wait(lambda: list(killed.glob(".checkpoints/*")), driver, 120)
+    driving.wait(lambda: driving.kept(killed), driver, 120)
     driving.kill(driver)
-    assert list(killed.glob(".checkpoints/*")), "the trials were done before they could be killed"
+    assert driving.kept(killed), "the trials were done before they could be killed"
     assert not list(killed.glob("trials/*.parquet")) or pd.read_parquet(killed / "trials").empty
     time.sleep(1.0)  # the workers of a dead driver end by themselves
     cli("run", study, f"pack={pack}", f"results={killed}")

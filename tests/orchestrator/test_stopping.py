@@ -103,13 +103,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def test_sigterm_saves_what_is_in_training_and_it_goes_on(
         pack: str, study: Path, start: Start, undisturbed: Path, cli: Cli, stored: Tables, tmp_path: Path) -> None:
     results, driver = tmp_path / "results", start(study, f"pack={pack}", before="checkpoints.SECONDS = 0.5")
-    driving.wait(lambda: list(results.glob(".checkpoints/*")), driver, 150)
-    before = {path.name: path.stat().st_mtime_ns for path in results.glob(".checkpoints/*")}
+    driving.wait(lambda: driving.kept(results), driver, 150)
+    before = driving.kept(results)
     driver.terminate()
     said = "".join(driving.ended(driver, 130, 120))
     assert "stopping: trials in training are saved (again to stop at once)" in said
     assert "interrupted; the same command continues" in said and "failed" not in said
-    after = {path.name: path.stat().st_mtime_ns for path in results.glob(".checkpoints/*")}
+    after = driving.kept(results)
     assert all(after[name] > moment for name, moment in before.items())  # once more, at the end
     assert not (results / ".lease").exists()
     cli("run", study, f"pack={pack}", f"results={results}")
@@ -220,13 +220,13 @@ def test_a_ray_that_is_killed_blames_no_trial(
     results = tmp_path / "results"
     driver = start(study, "pack=off", "retries=0",
                    before="from orchestrator import presence; checkpoints.SECONDS, presence.MISSES = 0.5, 2")
-    driving.wait(lambda: list(results.glob(".checkpoints/*")), driver, 150)
+    driving.wait(lambda: driving.kept(results), driver, 150)
     [victim] = [process for process in processes.below(driver.pid)
                 if process.command.partition(" ")[0].endswith(f"/{part}")]
     victim.kill()
     said = "".join(driving.ended(driver, 2, 120))
     assert "phasesweep: the Ray cluster went away; what is committed stays, and the same command continues once" in said
-    assert list(results.glob(".checkpoints/*"))
+    assert driving.kept(results)
     assert "failed" not in set(pd.read_parquet(results / "trials")["status"])
     cli("run", study, "pack=off", "retries=0", f"results={results}")
     for table, frame in stored(undisturbed).items():
