@@ -211,19 +211,28 @@ def test_it_goes_on_when_the_submitter_has_died(jobs: RayJobs, tmp_path: Path) -
         import os, sys
         from cluster import Bundle, Job
         from cluster.rayjobs import RayJobs
-        code = b"import sys, time; print('began', flush=True); time.sleep(2); print('ended'); sys.exit(3)"
-        bundle = Bundle({"orchestrator/__init__.py": b"", "orchestrator/cli.py": code})
-        print(RayJobs(sys.argv[1]).submit(Job("orphan", bundle, "x")), flush=True)
+        url, code = sys.argv[1:]
+        bundle = Bundle({"orchestrator/__init__.py": b"", "orchestrator/cli.py": code.encode()})
+        print(RayJobs(url).submit(Job("orphan", bundle, "x")), flush=True)
         os.kill(os.getpid(), 9)
     """
-    done = subprocess.run([sys.executable, "-c", script, jobs.url], capture_output=True, text=True, timeout=120)
+    go = tmp_path / "go"
+    code = f"""if True:
+        import os, sys, time
+        print("began", flush=True)
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.1)
+        print("ended")
+        sys.exit(3)
+    """
+    done = subprocess.run([sys.executable, "-c", script, jobs.url, code], capture_output=True, text=True, timeout=120)
     number = done.stdout.strip()
     assert done.returncode == -9 and re.fullmatch("phasesweep-orphan-[0-9a-f]{8}", number), done.stderr
     assert jobs.state(number) in (State.WAITING, State.RUNNING)
-    began = {}
-    for line in jobs.follow(number):
-        began[line] = time.monotonic()
-    assert began["ended"] - began["began"] > 0.5  # it did not wait for the end to show the beginning
+    lines = jobs.follow(number)
+    assert next(line for line in lines if line == "began")  # it does not wait for the end to show the beginning
+    go.touch()
+    assert list(lines) == ["ended"]
     assert jobs.state(number) is State.FAILED
 
 
