@@ -10,6 +10,8 @@ from cluster.connection import Connection, session
 
 # Rows travel in small messages and data are loaded by each worker, so the object store holds next to nothing.
 OBJECT_STORE_BYTES = 128 * 2**20
+# By default Ray starts a worker for each core and waits for them; Tune's actors cannot use them and start their own.
+SYSTEM = {"prestart_worker_first_driver": False}
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -19,7 +21,7 @@ def connect() -> AbstractContextManager[Connection]:
     Raises ClusterError on entering if it does not come up.
     """
     return session("this machine", address="local", num_cpus=cpus(), include_dashboard=False,
-                   object_store_memory=OBJECT_STORE_BYTES)
+                   object_store_memory=OBJECT_STORE_BYTES, _system_config=SYSTEM)
 
 
 def cpus() -> int:

@@ -28,6 +28,8 @@ def session(fails):
     with cluster.local() as connection:
         import ray
         assert os.getcwd() == before
+        print("begun", flush=True)
+        sys.stdin.readline()
         pid = ray.get(ray.remote(lambda: os.getpid()).remote())
         try:
             with cluster.local():
@@ -70,7 +72,13 @@ def driver() -> Iterator[subprocess.Popen[str]]:
 
 def come_up(process: subprocess.Popen[str]) -> list[processes.Process]:
     """Wait for Ray; everything it runs."""
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    line = process.stdout.readline()
+    assert line == "begun\n", line or process.stderr.read()
+    # No worker before one is wanted: the driver would wait for a kind of worker that trials cannot use.
+    assert not [one.command for one in processes.below(process.pid) if one.command.startswith("ray::IDLE")]
+    process.stdin.write("\n")
+    process.stdin.flush()
     line = process.stdout.readline()
     assert "already connected to Ray" in line, line or process.stderr.read()
     word, nodes, cpus, worker = process.stdout.readline().split()
