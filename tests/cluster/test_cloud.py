@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import time
 from pathlib import Path
 from typing import Any
 
+import driving
 import fakes
 import jsonschema
 import pytest
@@ -103,10 +103,7 @@ def test_a_driver_that_outlives_us_and_how_to_stop_paying(fake: fakes.Fake, tmp_
     head = fake.state / "head" / "phasesweep" / number
     assert [call[1] for call in fake.calls][:3] == ["up", "rsync-up", "exec"]
     down = ["ray", "down", "--yes", "--workers-only", f"{fake.state / 'head'}/ray_bootstrap_config.yaml"]
-    deadline = time.monotonic() + 60
-    while down not in fake.calls:  # by the head itself, once the driver has ended
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    driving.wait(lambda: down in fake.calls, seconds=60.0)  # by the head itself, once the driver has ended
     assert fake.calls.index(["ray", "stop"]) < fake.calls.index(down) and (head / "down.log").exists()
     assert yaml.safe_load(file.read_text()) == description(target)
 

@@ -70,15 +70,20 @@ def driver() -> Iterator[subprocess.Popen[str]]:
                 one.kill()
 
 
+def go_on(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
 def come_up(process: subprocess.Popen[str]) -> list[processes.Process]:
     """Wait for Ray; everything it runs."""
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None and process.stderr is not None
     line = process.stdout.readline()
     assert line == "begun\n", line or process.stderr.read()
     # No worker before one is wanted: the driver would wait for a kind of worker that trials cannot use.
     assert not [one.command for one in processes.below(process.pid) if one.command.startswith("ray::IDLE")]
-    process.stdin.write("\n")
-    process.stdin.flush()
+    go_on(process)
     line = process.stdout.readline()
     assert "already connected to Ray" in line, line or process.stderr.read()
     word, nodes, cpus, worker = process.stdout.readline().split()
@@ -92,16 +97,14 @@ def come_up(process: subprocess.Popen[str]) -> list[processes.Process]:
 
 def test_leaving_stops_everything_also_after_an_error() -> None:
     with driver() as process:
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None and process.stderr is not None
         for _ in ("returns", "raises"):
             running = come_up(process)
-            process.stdin.write("\n")
-            process.stdin.flush()
+            go_on(process)
             assert process.stdout.readline() == "left\n"
             assert processes.left_after(20, running) == []
             assert processes.below(process.pid) == []
-            process.stdin.write("\n")
-            process.stdin.flush()
+            go_on(process)
         assert process.wait(60) == 0
         assert process.stderr.read() == ""
 

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
+import driving
 import heads
 import pandas as pd
 import pytest
@@ -59,6 +61,7 @@ def build(input_shape, outputs):
 TRIALS = 12
 ROUNDING = 1e-6
 NAME = "orchestrator/version.py"
+wait = partial(driving.wait, seconds=180.0)
 MARK = "0.0.1+of.the.bundle"  # a version that is nowhere installed
 
 
@@ -73,13 +76,6 @@ def head() -> Iterator[Head]:
 def jobs(head: Head) -> RayJobs:
     assert head.jobs is not None
     return RayJobs(head.jobs)
-
-
-def wait(condition: Callable[[], object], seconds: float = 180) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come to that in time"
-        time.sleep(0.05)
 
 
 def program(text: str) -> Job:

@@ -9,18 +9,19 @@ import re
 import shlex
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import driving
 import fakes
 import pytest
 
 from cluster import ClusterError, State
 from cluster.slurm import Slurm
 
-SECONDS = 60.0  # that anything may take on a busy machine
+until = partial(driving.wait, seconds=60.0)  # which anything may take on a busy machine
 
 
 class World:
@@ -56,13 +57,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with fakes.short_temporary_folder() as folder:
         monkeypatch.setenv("TMPDIR", folder)
         yield world
-
-
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def output(folder: Path, name: str = "output.log") -> str:

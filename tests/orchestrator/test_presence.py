@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import driving
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
@@ -128,14 +128,8 @@ def test_a_silent_cluster_is_lost_and_a_paused_process_is_not(monkeypatch: pytes
         assert seen.look() and seen.alive == {"me"} and not seen.lost
         silent.append(True)
         assert not seen.look() and not seen.lost  # one answer that does not come means nothing
-        deadline = time.monotonic() + 60
-        while not seen.lost and time.monotonic() < deadline:
-            time.sleep(0.01)
+        driving.wait(lambda: seen.lost, seconds=60.0)
         assert seen.lost and not stuck
-        while not stuck and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert stuck
+        driving.wait(lambda: stuck, seconds=60.0)
         silent.clear()
-        while seen.lost and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not seen.lost
+        driving.wait(lambda: not seen.lost, seconds=60.0)

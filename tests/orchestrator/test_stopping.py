@@ -103,8 +103,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def test_sigterm_saves_what_is_in_training_and_it_goes_on(
         pack: str, study: Path, start: Start, undisturbed: Path, cli: Cli, stored: Tables, tmp_path: Path) -> None:
     results, driver = tmp_path / "results", start(study, f"pack={pack}", before="checkpoints.SECONDS = 0.5")
-    driving.wait(lambda: driving.kept(results), driver, 150)
-    before = driving.kept(results)
+    before = driving.wait(lambda: driving.kept(results), driver, 150)
     driver.terminate()
     said = "".join(driving.ended(driver, 130, 120))
     assert "stopping: trials in training are saved (again to stop at once)" in said
