@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -66,6 +66,8 @@ class Observer:
             looks |= set(range(0, total, epoch))
         self._looks = sorted(looks)
         self._root = Stream.of(trial.spec.seed, "measure", trial.device)
+        # Curvature, gradients and collapse are of the loss that is trained on, so of its labels.
+        self._data = trial.data if trial.given is None else replace(trial.data, y_train=trial.given)
         self._memory: dict[Any, Any] = {}
         self.kept: dict[str, Tensor] = {}  # from one moment to the next, by measurements
         self.began = time.perf_counter()
@@ -96,7 +98,7 @@ class Observer:
         """What measurements look at."""
         trial = self.trial
         now, total = (torch.tensor(float(number), dtype=torch.float64) for number in (reading.taken, trial.total))
-        return Snapshot(trial.network, reading.params, trial.initial, trial.data, reading.taken, trial.spec.batch_size,
+        return Snapshot(trial.network, reading.params, trial.initial, self._data, reading.taken, trial.spec.batch_size,
                         trial.optimizer.lr * float(trial.schedule.factor(now.clamp(max=total - 1.0), total)),
                         float(getattr(trial.optimizer, "momentum", 0.0)), self._root, self._memory,
                         self.kept)

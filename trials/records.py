@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from trials import measurements
 from trials.columns import Column, number, text, whole
+from trials.evaluate import LOSSES
 from trials.spectra import METRICS
 from trials.weights import OF
 
@@ -26,12 +27,6 @@ FINAL = ("completed", "stopped", "diverged")  # statuses that are results; "fail
 _ID = text("trial_id", "hash of the trial's canonical configuration, seed included")
 _STEP = whole("step", "optimizer steps taken when this was measured; 0 is before training", "step")
 
-LOSSES = (
-    number("train_loss", "mean loss over the training set, evaluated without knobs", "nat or squared unit"),
-    number("train_accuracy", "fraction of the training set classified correctly; null for regression"),
-    number("test_loss", "mean loss over the test set", "nat or squared unit"),
-    number("test_accuracy", "fraction of the test set classified correctly; null for regression"),
-)
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "trials": (
         _ID,

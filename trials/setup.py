@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from trials import usercode
 from trials.batches import total_steps
@@ -23,7 +25,8 @@ from trials.tasks.base import Data
 @dataclass(frozen=True, eq=False)
 class Trial:
     """A trial ready for its first step. ``initial`` are the parameters it starts from; ``streams`` those of the knobs;
-    ``total`` the steps of its budget; ``epoch_steps`` those of an epoch, None where data are fresh."""
+    ``total`` the steps of its budget; ``epoch_steps`` those of an epoch, None where data are fresh. ``given`` (n,) are
+    the classes that training samples have where a knob relabels them, None where none does."""
 
     spec: TrialSpec
     device: str
@@ -36,6 +39,7 @@ class Trial:
     streams: dict[str, Stream]
     total: int
     epoch_steps: float | None
+    given: Tensor | None
 
 
 def prepare(spec: TrialSpec, device: str, like: Trial | None = None) -> Trial:
@@ -56,10 +60,21 @@ def prepare(spec: TrialSpec, device: str, like: Trial | None = None) -> Trial:
     for knob in knobs.values():
         initial = knob.initial(initial)
     train_size = None if data.fresh is not None else len(data.x_train)
+    streams = {name: Stream.of(spec.seed, f"knob.{name}", device) for name in knobs}
     return Trial(spec, device, data, network, initial, make("optimizer", spec.optimizer),
                  make("schedule", spec.schedule), knobs,
-                 {name: Stream.of(spec.seed, f"knob.{name}", device) for name in knobs},
-                 total_steps(spec, train_size), None if train_size is None else train_size / spec.batch_size)
+                 streams, total_steps(spec, train_size),
+                 None if train_size is None else train_size / spec.batch_size, _given(data, knobs, streams))
+
+
+def _given(data: Data, knobs: Mapping[str, Knob], streams: Mapping[str, Stream]) -> Tensor | None:
+    relabelling = [name for name, knob in knobs.items() if type(knob).relabel is not Knob.relabel]
+    if not relabelling or data.classes is None or data.fresh is not None:
+        return None
+    given = data.y_train
+    for name in relabelling:
+        given = knobs[name].relabel(given, data.classes, streams[name])
+    return given
 
 
 class Different(Exception):

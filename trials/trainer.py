@@ -11,7 +11,7 @@ from trials.batches import Batches
 from trials.checkpoint import NO_CHECKPOINTS, Checkpoint, Checkpoints
 from trials.divergence import CHECK_EVERY, NOT_FINITE, Watch
 from trials.errors import UserError, describe
-from trials.evaluate import evaluate
+from trials.evaluate import NAMES, evaluate
 from trials.knobs.base import Moment
 from trials.measure import Measure
 from trials.observer import Emitted, Observer, Reading, observe
@@ -60,7 +60,7 @@ def outcome(observer: Observer, status: str, taken: int, reason: str | None, wal
     return {
         "status": status, "reason": reason, "steps": taken, "epochs": observer.epochs(taken),
         "diverged_step": taken if status == "diverged" else None,
-        **{name: losses.get(name) for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")},
+        **{name: losses.get(name) for name in NAMES},
         "parameters": sum(value.numel() for value in observer.trial.initial.values()),
         "wall_time": wall_time, "lanes": lanes,
     }
@@ -95,7 +95,8 @@ class Alone:
     def read(self, loss: Tensor | None, grads: Params | None) -> Reading:
         """The trial now; ``loss`` and ``grads`` are those of its last step."""
         change = {name: value - self.trial.initial[name] for name, value in self.params.items()}
-        return Reading(self.taken, self.params, evaluate(self.trial.network, self.params, self.trial.data),
+        losses = evaluate(self.trial.network, self.params, self.trial.data, self.trial.given)
+        return Reading(self.taken, self.params, losses,
                        global_norm(self.params).item(), global_norm(change).item(),
                        None if loss is None else loss.item(), None if grads is None else global_norm(grads).item())
 

@@ -62,6 +62,11 @@ class Knob:
         """Place 0, before the first step; returns new tensors where it changes something."""
         return params
 
+    def relabel(self, label_n: Tensor, classes: int, root: Stream) -> Tensor:
+        """The classes (n,) that training samples 0 ... n - 1 have for this knob, of the classes before it: what a
+        ``target`` amounts to that gives a sample another class for good. Training loss and accuracy are of these."""
+        return label_n
+
     def input(self, x_B: Tensor, moment: Moment) -> Tensor:
         """Place 1."""
         return x_B

@@ -35,6 +35,10 @@ class LabelNoise(Knob):
         one_hot_BC = class_B[:, None] == torch.arange(target_BC.shape[-1], device=target_BC.device)
         return torch.where(replaced_B[:, None], one_hot_BC.to(target_BC.dtype), target_BC)
 
+    def relabel(self, label_n: Tensor, classes: int, root: Stream) -> Tensor:
+        replaced_n, class_n = self.drawn(root, torch.arange(len(label_n), device=label_n.device), classes)
+        return torch.where(replaced_n, class_n, label_n)
+
     def drawn(self, root: Stream, samples_B: Tensor, classes: int) -> tuple[Tensor, Tensor]:
         """For each of the samples (B,), whether its label is replaced, and the class that would replace it."""
         stream = root.at(samples_B)  # a key for each sample, so one number for each where one is drawn

@@ -106,7 +106,8 @@ class Lanes:
         params = self.params if every else {name: value[some] for name, value in self.params.items()}
         initial = self.initial if every else {name: value[some] for name, value in self.initial.items()}
         data, network = self.trials[0].data, self.trials[0].network
-        evaluated = evaluate_lanes(network, params, data)
+        given = [label_n for lane in lanes if (label_n := self.trials[lane].given) is not None]
+        evaluated = evaluate_lanes(network, params, data, torch.stack(given) if given else None)
         sizes = _norms(params).tolist()
         moved = _norms({name: value - initial[name] for name, value in params.items()}).tolist()
         batch_losses = [None] * self.count if losses is None else losses.tolist()
