@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from curvature_cases import CASES, F64, exact_hessian, normal, sample_gradients, snapshot
+from curvature_cases import CASES, F64, classification, exact_hessian, normal, sample_gradients, snapshot
 from torch import Tensor, nn
 
 from trials.measure import Measure
@@ -19,11 +19,17 @@ from trials.tasks.base import Data
 from trials.trainer import train
 
 
+def exact_top(module: nn.Module, data: Data) -> Tensor:
+    """As many vectors as there are classes, five for a regression."""
+    k = data.classes or TOP
+    return torch.linalg.eigh(exact_hessian(module, data)).eigenvectors[:, -k:].T
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_against_an_eigensolver(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hessian, "TOLERANCE", 1e-8)
     module, data = CASES[case]
-    shot, vectors = snapshot(module, data), torch.linalg.eigh(exact_hessian(module, data)).eigenvectors[:, -TOP:].T
+    shot, vectors = snapshot(module, data), exact_top(module, data)
     assert overlap(top_space(shot), vectors).item() == pytest.approx(1, abs=1e-9)
     g = sample_gradients(module, data).mean(0)
     expected = ((vectors @ g).norm() / g.norm()) ** 2
@@ -33,8 +39,19 @@ def test_against_an_eigensolver(case: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_at_the_tolerance_of_the_columns() -> None:
     module, data = CASES["cross-entropy"]
-    vectors = torch.linalg.eigh(exact_hessian(module, data)).eigenvectors[:, -TOP:].T
+    vectors = exact_top(module, data)
     assert overlap(top_space(snapshot(module, data)), vectors) > 0.999
+
+
+@pytest.mark.parametrize(("classes", "k"), [(2, 2), (8, 8), (30, 20)])
+def test_the_space_has_as_many_dimensions_as_there_are_classes(classes: int, k: int) -> None:
+    """Of a linear model, whose Hessian has far more large eigenvalues."""
+    module, data = nn.Linear(6, classes, dtype=F64), classification(n=60, inputs=6, classes=classes)
+    row = MEASUREMENT.function(snapshot(module, data))
+    vectors = torch.linalg.eigh(exact_hessian(module, data)).eigenvectors[:, -k:].T
+    expected = fraction(sample_gradients(module, data).mean(0), vectors)
+    assert row["gradient_top_k"] == k
+    assert row["gradient_top_fraction"] == pytest.approx(expected.item(), abs=1e-3)
 
 
 def test_overlap_of_planted_spaces() -> None:
