@@ -53,7 +53,7 @@ def estimate(study: Study, small: TrialSpec, large: TrialSpec, available: int) -
     apart = large.batch_size - small.batch_size
     sample = max(0.0, (large_seconds - small_seconds) / apart) if apart else 0.0
     data = load_data(small)
-    parameters = sum(value.nbytes for value in build_network(small, data).parameters().values())
+    parameters = sum(value.nbytes for value in build_network(small, data).module.parameters())
     # weights, initial weights, gradient, at most two optimizer slots and a temporary, for each lane
     held = 6 * parameters * max(choice.lanes for choice in packs)
     held += sum(x.nbytes for x in (data.x_train, data.y_train, data.x_test, data.y_test))

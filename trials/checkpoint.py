@@ -20,7 +20,8 @@ from trials.spec import TrialSpec
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """``taken`` steps, parameters and optimizer state after them, and ``notes``: what was emitted and watched so far.
+    """``taken`` steps, parameters, buffers and optimizer state after them, and ``notes``: what was emitted and watched
+    so far.
 
     ``kept`` are the tensors that measurements keep from one moment to the next; ``generator`` is the state of torch's
     global generator, from which a user's model may draw.
@@ -28,19 +29,21 @@ class Checkpoint:
 
     taken: int
     params: Params
+    buffers: Params
     state: State
     kept: dict[str, Tensor]
     generator: Tensor
     notes: str
 
     @classmethod
-    def of(cls, observer: Observer, watch: Watch, taken: int, params: Params, state: State) -> Checkpoint:
+    def of(cls, observer: Observer, watch: Watch, taken: int, params: Params, buffers: Params, state: State,
+           ) -> Checkpoint:
         """A copy of a trial that is in training."""
         def copied(tensors: Params) -> Params:
             return {name: value.detach().cpu().clone() for name, value in tensors.items()}
         notes = {"emitted": asdict(observer.emitted), "limit": watch.limit,
                  "elapsed": time.perf_counter() - observer.began}
-        return cls(taken, copied(params), {slot: copied(tensors) for slot, tensors in state.items()},
+        return cls(taken, copied(params), copied(buffers), {slot: copied(tensors) for slot, tensors in state.items()},
                    copied(observer.kept), torch.get_rng_state(), json.dumps(notes))
 
     def restore(self, observer: Observer, watch: Watch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,40 +35,42 @@ NAMES = tuple(column.name for column in LOSSES)
 Losses = dict[str, float | None]  # by the names of LOSSES; None is null
 
 
-def evaluate(network: Network, params: Params, data: Data, given_n: Tensor | None = None) -> Losses:
+def evaluate(network: Network, params: Params, buffers: Params, data: Data, given_n: Tensor | None = None) -> Losses:
     """Loss and accuracy (None for regression) on the training and the test set.
 
     ``given_n`` are the classes of the training samples where a knob has changed some: the training loss is against
     these, and clean and corrupted samples are told apart too.
     """
-    return _evaluate(network, network, params, data, given_n, CHUNK)[0]
+    return _evaluate(network, partial(network, params, buffers), data, given_n, CHUNK)[0]
 
 
-def evaluate_lanes(network: Network, params: Params, data: Data, given_Kn: Tensor | None = None) -> list[Losses]:
-    """The same for each of K lanes; ``params`` are stacked, (K, ...)."""
+def evaluate_lanes(network: Network, params: Params, buffers: Params, data: Data, given_Kn: Tensor | None = None,
+                   ) -> list[Losses]:
+    """The same for each of K lanes; ``params`` and ``buffers`` are stacked, (K, ...)."""
     lanes = len(next(iter(params.values())))
-    return _evaluate(network, vmap(network, in_dims=(0, None)), params, data, given_Kn, max(64, CHUNK // lanes))
+    forward = partial(vmap(network, in_dims=(0, 0, None)), params, buffers)
+    return _evaluate(network, forward, data, given_Kn, max(64, CHUNK // lanes))
 
 
 @torch.no_grad()
-def _evaluate(network: Network, forward: Callable[[Params, Tensor], Tensor], params: Params, data: Data,
-              given: Tensor | None, chunk: int) -> list[Losses]:
+def _evaluate(network: Network, forward: Callable[[Tensor], Tensor], data: Data, given: Tensor | None, chunk: int,
+              ) -> list[Losses]:
     with network.evaluating():
-        means = {"train": _means(forward, params, data, data.x_train, data.y_train, given, chunk),
-                 "test": _means(forward, params, data, data.x_test, data.y_test, None, chunk)}
+        means = {"train": _means(forward, data, data.x_train, data.y_train, given, chunk),
+                 "test": _means(forward, data, data.x_test, data.y_test, None, chunk)}
     columns = {f"{name}_{what}": values for name, each in means.items() for what, values in each.items()}
     lanes = max(map(len, columns.values()))
     return [{name: columns[name][lane] if name in columns else None for name in NAMES} for lane in range(lanes)]
 
 
-def _means(forward: Callable[[Params, Tensor], Tensor], params: Params, data: Data, x: Tensor, y: Tensor,
-           given: Tensor | None, chunk: int) -> dict[str, list[float | None]]:
+def _means(forward: Callable[[Tensor], Tensor], data: Data, x: Tensor, y: Tensor, given: Tensor | None, chunk: int,
+           ) -> dict[str, list[float | None]]:
     """Means over the samples that a column is of, for each lane; None where there are no such samples."""
     sums: dict[str, list[Tensor]] = {}
     for start in range(0, len(x), chunk):
         x_B, y_B = x[start : start + chunk], y[start : start + chunk]
         given_B = y_B if given is None else given[..., start : start + chunk]
-        output_BC = forward(params, x_B)
+        output_BC = forward(x_B)
         found = {"loss": data.loss(output_BC, data.target(given_B))}
         if data.classes is not None:
             class_B = output_BC.argmax(-1)

@@ -1,4 +1,4 @@
-"""A torch module as a pure function of its parameters, with a tap at every hidden nonlinearity."""
+"""A torch module as a function of its parameters and buffers, with a tap at every hidden nonlinearity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules import activation
 
 from trials.optimizers.base import Params
@@ -30,15 +29,22 @@ class Site:
 
 
 class Network:
-    """``network(params, x)`` is the module's output with these parameters.
+    """``network(params, buffers, x)`` is the module's output with these tensors in it.
+
+    ``params`` are the parameters that are trained. ``buffers`` are all other tensors of the module: its buffers, and
+    its frozen parameters (``requires_grad=False``), which the optimizer and the knobs never see. Both stay outside of
+    the module, which so keeps no state of a trial, and a pack can stack them.
+
+    In training mode what the forward pass does to a buffer happens to ``buffers``: in place, or as a new tensor of the
+    same name. In evaluation mode they stay as they are.
 
     ``tap`` sees, and may change, the output of each hidden nonlinearity in the order in which the forward pass reaches
-    it: a nonlinearity is a module of ``torch.nn``'s activation classes. Parameters stay outside, so that a pack can
-    stack them.
+    it: a nonlinearity is a module of ``torch.nn``'s activation classes.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self._places = list(_places(module))
         self._tap: Tap | None = None
         self._reached = 0
         self._sites = {name: child for name, child in module.named_modules() if isinstance(child, NONLINEARITIES)}
@@ -46,30 +52,46 @@ class Network:
         for site in self._sites.values():
             site.register_forward_hook(self._on_output)
 
-    def parameters(self) -> Params:
-        """A copy of the module's own parameters, by name."""
-        return {name: value.detach().clone() for name, value in self.module.named_parameters()}
-
-    def __call__(self, params: Params, x: Tensor, tap: Tap | None = None) -> Tensor:
+    def __call__(self, params: Params, buffers: Params, x: Tensor, tap: Tap | None = None) -> Tensor:
+        if buffers and not self.module.training:
+            buffers = {name: value.clone() for name, value in buffers.items()}
         self._tap, self._reached = tap, 0
         try:
-            output: Tensor = functional_call(self.module, params, (x,))
+            with self.holding(params, buffers) as module:
+                output: Tensor = module(x)
         finally:
             self._tap = None
         return output
 
     @contextmanager
+    def holding(self, params: Params, buffers: Params) -> Iterator[nn.Module]:
+        """The module with these tensors in place of its own; ``buffers`` then has what it made of them."""
+        given = {**params, **buffers}
+        own = [table[key] for table, key, _ in self._places]
+        for table, key, name in self._places:
+            table[key] = given[name]
+        try:
+            yield self.module
+        finally:
+            for (table, key, name), before in zip(self._places, own, strict=True):
+                if name in buffers:
+                    buffers[name] = table[key]
+                table[key] = before
+
+    @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """The module in evaluation mode (running statistics, no dropout of its own); afterwards as it was before."""
-        training = self.module.training
+        """The module in evaluation mode (running statistics, no dropout of its own); afterwards each of its parts is in
+        the mode that it was in before."""
+        modes = [(child, child.training) for child in self.module.modules()]
         self.module.eval()
         try:
             yield
         finally:
-            self.module.train(training)
+            for child, mode in modes:
+                child.training = mode
 
     @torch.no_grad()
-    def record(self, params: Params, x: Tensor) -> tuple[Tensor, list[Site]]:
+    def record(self, params: Params, buffers: Params, x: Tensor) -> tuple[Tensor, list[Site]]:
         """The output in evaluation mode, and every hidden nonlinearity in the order in which the pass reaches it."""
         inputs: list[Tensor] = []
         found: list[Site] = []
@@ -84,7 +106,7 @@ class Network:
             hooks += [site.register_forward_pre_hook(before), site.register_forward_hook(after)]
         try:
             with self.evaluating():
-                output = self(params, x)
+                output = self(params, buffers, x)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -95,3 +117,21 @@ class Network:
             return None
         site, self._reached = self._reached, self._reached + 1
         return self._tap(output, site)
+
+
+def tensors(module: nn.Module) -> tuple[Params, Params]:
+    """Copies of the module's own parameters that are trained, and of its buffers and frozen parameters, by name."""
+    named = {name: value.detach().clone() for name, value in (*module.named_parameters(), *module.named_buffers())}
+    trained = {name for name, value in module.named_parameters() if value.requires_grad}
+    return ({name: value for name, value in named.items() if name in trained},
+            {name: value for name, value in named.items() if name not in trained})
+
+
+def _places(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Where each tensor of the module is kept, by the first of its names: one that is tied has several places."""
+    names: dict[int, str] = {}
+    for prefix, child in module.named_modules():
+        for table in (child._parameters, child._buffers):
+            for key, value in table.items():
+                if value is not None:
+                    yield table, key, names.setdefault(id(value), f"{prefix}.{key}" if prefix else key)

@@ -38,11 +38,12 @@ class Emitted:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """A trial after ``taken`` steps: its parameters, its losses over the whole data, and of the last step the loss and
-    the gradient's norm (None before the first)."""
+    """A trial after ``taken`` steps: its parameters and buffers, its losses over the whole data, and of the last step
+    the loss and the gradient's norm (None before the first)."""
 
     taken: int
     params: Params
+    buffers: Params
     losses: Losses
     weight_norm: float
     weight_distance: float
@@ -98,7 +99,8 @@ class Observer:
         """What measurements look at."""
         trial = self.trial
         now, total = (torch.tensor(float(number), dtype=torch.float64) for number in (reading.taken, trial.total))
-        return Snapshot(trial.network, reading.params, trial.initial, self._data, reading.taken, trial.spec.batch_size,
+        return Snapshot(trial.network, reading.params, reading.buffers, trial.initial, trial.buffers, self._data,
+                        reading.taken, trial.spec.batch_size,
                         trial.optimizer.lr * float(trial.schedule.factor(now.clamp(max=total - 1.0), total)),
                         float(getattr(trial.optimizer, "momentum", 0.0)), self._root, self._memory,
                         self.kept)
@@ -148,8 +150,9 @@ def observe(observers: Sequence[Observer], readings: Sequence[Reading]) -> list[
     for (weights, changes), group in matrix_rows.items():
         found: list[Any] = [([], [])] * len(group)
         if weights:
-            params = [reading.params for _, reading, _, _ in group]
-            initial = [observer.trial.initial for observer, _, _, _ in group] if changes else None
+            params = [{**reading.params, **reading.buffers} for _, reading, _, _ in group]
+            initial = ([{**observer.trial.initial, **observer.trial.buffers} for observer, _, _, _ in group]
+                       if changes else None)
             found = layer_rows(group[0][0].matrices, params, initial, group[0][0].operators)
         for (observer, reading, due, layers), (rows, eigenvalues) in zip(group, found, strict=True):
             observer.emit_layers(reading.taken, due, layers, rows, eigenvalues)

@@ -14,7 +14,7 @@ from trials import usercode
 from trials.batches import total_steps
 from trials.errors import UserError
 from trials.knobs.base import Knob
-from trials.network import Network
+from trials.network import Network, tensors
 from trials.optimizers.base import Optimizer, Params
 from trials.schedules.base import Schedule
 from trials.spec import TrialSpec, make
@@ -24,15 +24,17 @@ from trials.tasks.base import Data
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A trial ready for its first step. ``initial`` are the parameters it starts from; ``streams`` those of the knobs;
-    ``total`` the steps of its budget; ``epoch_steps`` those of an epoch, None where data are fresh. ``given`` (n,) are
-    the classes that training samples have where a knob relabels them, None where none does."""
+    """A trial ready for its first step. ``initial`` and ``buffers`` are what it starts from (see ``Network``);
+    ``streams`` those of the knobs; ``total`` the steps of its budget; ``epoch_steps`` those of an epoch, None where
+    data are fresh. ``given`` (n,) are the classes that training samples have where a knob relabels them, None where
+    none does."""
 
     spec: TrialSpec
     device: str
     data: Data
     network: Network
     initial: Params
+    buffers: Params
     optimizer: Optimizer
     schedule: Schedule
     knobs: dict[str, Knob]
@@ -44,24 +46,24 @@ class Trial:
 
 def prepare(spec: TrialSpec, device: str, like: Trial | None = None) -> Trial:
     """Build a trial. ``like``, a trial with the same task and model, lends its data and its network, which is a
-    function of parameters and keeps none. Raises UserError, what user code raises, or, for a user's model that differs
+    function of its tensors and keeps none. Raises UserError, what user code raises, or, for a user's model that differs
     from ``like``'s in more than its parameters, Different."""
     if like is None:
         data = load_data(spec, device)
         network = build_network(spec, data)
-        initial = network.parameters()
+        initial, buffers = tensors(network.module)
     else:
         data, network = like.data, like.network
         module = build_module(spec, data).to(data.x_train.device, data.dtype)
-        initial = {name: value.detach() for name, value in module.named_parameters()}
+        initial, buffers = tensors(module)
         if usercode.is_usercode(spec.model["name"]):
-            _check_same(network, initial, module, data)
+            _check_same(network, initial, buffers, module, data)
     knobs = {name: make("knob", {"name": name, **params}) for name, params in spec.knobs.items()}
     for knob in knobs.values():
         initial = knob.initial(initial)
     train_size = None if data.fresh is not None else len(data.x_train)
     streams = {name: Stream.of(spec.seed, f"knob.{name}", device) for name in knobs}
-    return Trial(spec, device, data, network, initial, make("optimizer", spec.optimizer),
+    return Trial(spec, device, data, network, initial, buffers, make("optimizer", spec.optimizer),
                  make("schedule", spec.schedule), knobs,
                  streams, total_steps(spec, train_size),
                  None if train_size is None else train_size / spec.batch_size, _given(data, knobs, streams))
@@ -78,16 +80,16 @@ def _given(data: Data, knobs: Mapping[str, Knob], streams: Mapping[str, Stream])
 
 
 class Different(Exception):
-    """Two models are not the same function of their parameters: one holds random numbers that are none, say."""
+    """Two models are not the same function of their parameters and buffers: one holds other random numbers, say."""
 
 
 @torch.no_grad()
-def _check_same(network: Network, initial: Params, module: torch.nn.Module, data: Data) -> None:
+def _check_same(network: Network, initial: Params, buffers: Params, module: torch.nn.Module, data: Data) -> None:
     x_B = data.x_train[:2]
     with network.evaluating():
-        ours = network(initial, x_B)
+        ours = network(initial, buffers, x_B)
     if not torch.allclose(ours, module.eval()(x_B), equal_nan=True):
-        raise Different("the model of another seed differs in more than its parameters")
+        raise Different("the model of another seed differs in more than its parameters and buffers")
 
 
 def load_data(spec: TrialSpec, device: str = "cpu") -> Data:
@@ -119,7 +121,20 @@ def build_module(spec: TrialSpec, data: Data) -> torch.nn.Module:
     if not isinstance(module, torch.nn.Module):
         raise UserError(f"trial.model.name: {spec.model['name']} must return a torch.nn.Module, "
                         f"got {type(module).__name__}")
+    _check_tensors(module)
+    if not module.training:  # as every training loop begins; parts that are in evaluation mode by themselves stay so
+        module.train()
     return module
+
+
+def _check_tensors(module: torch.nn.Module) -> None:
+    for what, named in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
+        for name, value in named:
+            if value.is_complex():
+                raise UserError(f"trial.model: {what} {name} is complex, and trials are trained in real numbers; hold "
+                                "its real and imaginary parts as two, and make it of them by torch.complex in forward")
+    if not any(value.requires_grad for value in module.parameters()):
+        raise UserError("trial.model: has no parameter to train: none at all, or requires_grad=False on each")
 
 
 def build_network(spec: TrialSpec, data: Data) -> Network:
@@ -134,6 +149,6 @@ def _check_output(network: Network, data: Data) -> None:
     """An output (B,) against targets (B, 1) would broadcast to a loss of something else, so the shape must be right."""
     x_B = data.x_train[:2]
     with network.evaluating():
-        shape, expected = tuple(network(network.parameters(), x_B).shape), (len(x_B), data.outputs)
+        shape, expected = tuple(network(*tensors(network.module), x_B).shape), (len(x_B), data.outputs)
     if shape != expected:
         raise UserError(f"trial.model: gives an output of shape {shape} for {len(x_B)} inputs; expected {expected}")

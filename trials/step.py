@@ -1,4 +1,4 @@
-"""The training step, written once: a function of parameters, optimizer state, batch and hyperparameters.
+"""The training step, written once: a function of parameters, buffers, optimizer state, batch and hyperparameters.
 
 It reads from top to bottom in the order of the nine places where knobs enter (see trials.knobs.base).
 Shapes: B batch, C outputs.
@@ -57,13 +57,17 @@ class Step:
             raise UserError(f"trial.knobs.{self._at['activation'][0]}: changes hidden activations, but the model has "
                             "no nonlinearity that is a torch.nn module; write nn.ReLU() instead of F.relu")
 
-    def __call__(self, params: Params, state: State, batch: Batch, step: int | Tensor, moments: Mapping[str, Moment],
-                 ) -> tuple[Tensor, Params]:
-        """Take step number ``step``, from 0, in place on ``params`` and ``state``.
+    def __call__(self, params: Params, buffers: Params, state: State, batch: Batch, step: int | Tensor,
+                 moments: Mapping[str, Moment]) -> tuple[Tensor, Params]:
+        """Take step number ``step``, from 0, in place on ``params``, ``buffers`` and ``state``.
 
-        Returns the loss of the batch with all knobs in force, and the gradient as the optimizer got it.
+        Returns the loss of the batch with all knobs in force, and the gradient as the optimizer got it. Where a knob
+        takes several gradients, each is that of the model with its buffers as they were before the step, and the
+        buffers after the first are kept: so they are updated once, at the parameters where the step begins.
         """
-        gradient: Gradient = partial(self._gradient, batch, moments)
+        gradient: Gradient = partial(self._gradient, batch, moments, buffers)
+        if buffers and self._at["sharpness"]:
+            gradient = self._once(gradient, batch, moments, buffers)
         for name in reversed(self._at["sharpness"]):  # the first named is the outermost
             gradient = partial(self._knobs[name].sharpness, gradient, moment=moments[name])
         loss, grads = gradient(params)
@@ -81,16 +85,31 @@ class Step:
         now, total = (torch.as_tensor(number).to(torch.float64) for number in (step, self._total))
         return self._optimizer.scheduled(self._schedule.factor(now, total))
 
-    def _gradient(self, batch: Batch, moments: Mapping[str, Moment], params: Params) -> tuple[Tensor, Params]:
+    def _once(self, first: Gradient, batch: Batch, moments: Mapping[str, Moment], buffers: Params) -> Gradient:
+        """``first``, which updates ``buffers``, at the first call; later the gradient with copies of them."""
+        before = {name: value.clone() for name, value in buffers.items()}
+        left = [first]
+
+        def gradient(params: Params) -> tuple[Tensor, Params]:
+            if left:
+                return left.pop()(params)
+            return self._gradient(batch, moments, {name: value.clone() for name, value in before.items()}, params)
+        return gradient
+
+    def _gradient(self, batch: Batch, moments: Mapping[str, Moment], buffers: Params, params: Params,
+                  ) -> tuple[Tensor, Params]:
         if self._functional:
-            return value_and_gradient(lambda leaves: self._objective(leaves, batch, moments), params)
+            return value_and_gradient(lambda leaves, held: self._objective(leaves, held, batch, moments), params,
+                                      buffers)
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-        loss = self._objective(leaves, batch, moments)
+        held = {name: value.detach() for name, value in buffers.items()}  # the same memory
+        loss = self._objective(leaves, held, batch, moments)
+        buffers.update({name: value.detach() for name, value in held.items()})
         # A user's model may hold parameters that its forward pass does not use: their gradient is zero.
         grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return loss.detach(), dict(zip(leaves, grads, strict=True))
 
-    def _objective(self, params: Params, batch: Batch, moments: Mapping[str, Moment]) -> Tensor:
+    def _objective(self, params: Params, buffers: Params, batch: Batch, moments: Mapping[str, Moment]) -> Tensor:
         """The number whose gradient is taken: the mean loss over the batch plus the penalties."""
         knobs, at = self._knobs, self._at
         x_B, target_BC = batch.x_B, batch.target_BC
@@ -107,7 +126,7 @@ class Step:
                 h_B = knobs[name].activation(h_B, site, moments[name])
             return h_B
 
-        output_BC = self._network(weights, x_B, tap if at["activation"] else None)
+        output_BC = self._network(weights, buffers, x_B, tap if at["activation"] else None)
         loss_B = self._data.loss(output_BC, target_BC)
         for name in at["loss"]:
             loss_B = knobs[name].loss(loss_B, output_BC, target_BC, moments[name])

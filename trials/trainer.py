@@ -67,11 +67,12 @@ def outcome(observer: Observer, status: str, taken: int, reason: str | None, wal
 
 
 class Alone:
-    """A trial in training: its parameters, its optimizer's state, and the steps ``taken`` so far."""
+    """A trial in training: its parameters, buffers and optimizer's state, and the steps ``taken`` so far."""
 
     def __init__(self, trial: Trial) -> None:
         self.trial, self.taken = trial, 0
         self.params: Params = {name: value.clone() for name, value in trial.initial.items()}
+        self.buffers: Params = {name: value.clone() for name, value in trial.buffers.items()}
         self.state = trial.optimizer.init(self.params)
         self._batches = Batches(trial.data, trial.spec.batch_size, trial.spec.seed)
         self._step = Step(trial.network, trial.data, trial.optimizer, trial.schedule, trial.knobs, trial.total)
@@ -81,7 +82,7 @@ class Alone:
         trial, batch = self.trial, self._batches[self.taken]
         moments = {name: Moment(self.taken, stream, trial.initial, batch.samples_B)
                    for name, stream in trial.streams.items()}
-        loss, grads = self._step(self.params, self.state, batch, self.taken, moments)
+        loss, grads = self._step(self.params, self.buffers, self.state, batch, self.taken, moments)
         self.taken += 1
         return loss, grads
 
@@ -89,14 +90,16 @@ class Alone:
         """Go on from there."""
         self.taken = checkpoint.taken
         put(self.params, checkpoint.params)
+        self.buffers.update({name: value.to(self.trial.data.x_train.device)  # which may have changed in shape
+                             for name, value in checkpoint.buffers.items()})
         for slot, tensors in checkpoint.state.items():
             put(self.state[slot], tensors)
 
     def read(self, loss: Tensor | None, grads: Params | None) -> Reading:
         """The trial now; ``loss`` and ``grads`` are those of its last step."""
         change = {name: value - self.trial.initial[name] for name, value in self.params.items()}
-        losses = evaluate(self.trial.network, self.params, self.trial.data, self.trial.given)
-        return Reading(self.taken, self.params, losses,
+        losses = evaluate(self.trial.network, self.params, self.buffers, self.trial.data, self.trial.given)
+        return Reading(self.taken, self.params, self.buffers, losses,
                        global_norm(self.params).item(), global_norm(change).item(),
                        None if loss is None else loss.item(), None if grads is None else global_norm(grads).item())
 
@@ -135,7 +138,8 @@ def _run(alone: Alone, observer: Observer, checkpoints: Checkpoints) -> tuple[st
         if taken == alone.trial.total:
             return "completed", taken, None
         if due:
-            checkpoints.save(alone.trial.spec, Checkpoint.of(observer, watch, taken, alone.params, alone.state))
+            checkpoints.save(alone.trial.spec, Checkpoint.of(observer, watch, taken, alone.params, alone.buffers,
+                                                             alone.state))
             checkpoints.go_on()
         loss, grads = alone.take()
         unread.append(loss)

@@ -61,10 +61,10 @@ def plain(spec: TrialSpec) -> Losses:
     for step in range(spec.budget["steps"]):
         samples = batches.samples(step)[0]
         adam.zero_grad()
-        F.cross_entropy(trial.network(w, data.x_train[samples]), given[samples]).backward()
+        F.cross_entropy(trial.network(w, {}, data.x_train[samples]), given[samples]).backward()
         adam.step()
     with torch.no_grad():
-        output = trial.network(w, data.x_train)
+        output = trial.network(w, {}, data.x_train)
     loss, hit = F.cross_entropy(output, given, reduction="none"), output.argmax(1) == given
     wrong = given != data.y_train
 

@@ -247,14 +247,12 @@ def test_a_model_that_cannot_be_a_lane_is_refused_before_anything_is_given_back(
         assert train(trial(model=model), SMALL).trial["status"] == "completed"
 
 
-@pytest.mark.parametrize("track", [True, False])
-def test_normalization_by_the_batch(track: bool, tmp_path: Path) -> None:
-    """With running statistics it keeps state outside of the parameters; without, what it gives for the test set depends
-    on how many samples are evaluated at a time."""
-    source = (f"def net(shape, outputs):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(),\n"
-              f"        nn.BatchNorm1d(8, track_running_stats={track}), nn.Linear(8, outputs))\n")
+def test_normalization_by_the_batch_alone(tmp_path: Path) -> None:
+    """What it gives for the test set depends on how many samples are evaluated at a time."""
+    source = ("def net(shape, outputs):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(),\n"
+              "        nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, outputs))\n")
     error = refused([trial(model={"name": written(tmp_path, source)}, seed=seed) for seed in range(64)])
-    assert isinstance(error, RuntimeError if track else Unfit)
+    assert isinstance(error, Unfit)
 
 
 def test_a_users_model_that_can_be_packed_is_as_alone(tmp_path: Path) -> None:
@@ -265,7 +263,7 @@ def test_a_users_model_that_can_be_packed_is_as_alone(tmp_path: Path) -> None:
         agree(emitted, train(spec, SMALL))
 
 
-@pytest.mark.parametrize("made", ["self.register_buffer('scale', torch.rand(8))", "self.scale = float(torch.rand(()))",
+@pytest.mark.parametrize("made", ["self.scale = float(torch.rand(()))",
                                   "self.scale = torch.rand(8, dtype=torch.float64)"])
 def test_what_a_users_model_draws_beside_its_parameters_is_its_own(made: str, tmp_path: Path) -> None:
     model = {"name": written(tmp_path, module("h = h * self.scale", made))}

@@ -11,7 +11,7 @@ from torch import nn
 
 from trials.errors import UserError
 from trials.knobs.base import PLACES, Knob, Moment, places
-from trials.network import Network
+from trials.network import Network, tensors
 from trials.optimizers.base import Params
 from trials.optimizers.sgd import SGD
 from trials.schedules.constant import Constant
@@ -36,10 +36,10 @@ def moment(step: int = 0) -> Moment:
 def one_step(model: nn.Module, data: Data, knobs: dict[str, Knob], lr: float = 0.1) -> tuple[float, Params, Params]:
     """(loss, gradient, parameters after the step)."""
     network = Network(model.to(torch.float64))
-    params = network.parameters()
+    params, buffers = tensors(network.module)
     sgd = SGD(lr=lr)
     step = Step(network, data, sgd, Constant(), knobs, total=1)
-    loss, grads = step(params, sgd.init(params), Batch(data.x_train, data.target(data.y_train)), 0,
+    loss, grads = step(params, buffers, sgd.init(params), Batch(data.x_train, data.target(data.y_train)), 0,
                        {name: moment() for name in knobs})
     return float(loss), grads, params
 

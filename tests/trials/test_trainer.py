@@ -15,6 +15,7 @@ from trials.batches import Batches, total_steps
 from trials.errors import UserError
 from trials.matrices import matrices
 from trials.measure import Measure, steps
+from trials.network import tensors
 from trials.records import COLUMNS
 from trials.setup import build_network, load_data
 from trials.spec import TrialSpec, parse_trial
@@ -136,7 +137,7 @@ def test_layer_numbers_are_of_the_right_matrix_at_the_right_step() -> None:
     trial = spec()
     emitted = train(trial, Measure("ends", "ends", "none", "ends"))
     network = build_network(trial, load_data(trial))
-    start = {matrix.layer: matrix.of(network.parameters()) for matrix in matrices(network.module)}
+    start = {matrix.layer: matrix.of(tensors(network.module)[0]) for matrix in matrices(network.module)}
     for row, spectrum in zip(emitted.layers[:2], emitted.spectra[:2], strict=True):
         weight = start[row["layer"]]
         assert row["frobenius_norm"] == pytest.approx(float(weight.norm()), rel=1e-10)
@@ -162,7 +163,7 @@ def test_divergence_is_dated_exactly() -> None:
     lr = 4.0 / curvature  # the error is multiplied by 1 - lr h = -3, the loss by 9
     emitted = train(spec(**{**trial.__dict__, "optimizer": {"name": "sgd", "lr": lr}, "knobs": {}}), Measure("ends"))
     network = build_network(trial, data)
-    first = float(data.loss(network(network.parameters(), data.x_train), data.y_train).mean())
+    first = float(data.loss(network(*tensors(network.module), data.x_train), data.y_train).mean())
     expected = next(k for k in range(3000) if first * 9.0**k > 1e6 * max(1.0, first))
     assert emitted.trial["diverged_step"] == expected
 

@@ -57,10 +57,10 @@ def activations(snapshot: Snapshot) -> Activations:
     nonlinearity whose output does not begin with the sample's dimension is left out.
     """
     network, data = snapshot.network, snapshot.data
-    _, sites = network.record(snapshot.params, data.x_train[:1])
+    _, sites = network.record(snapshot.params, snapshot.buffers, data.x_train[:1])
     entries = sum(site.output_B.numel() for site in sites)
     x_N, y_N = probe(data, min(PROBE, max(2, ENTRIES // max(1, entries))))
-    output_NC, sites = network.record(snapshot.params, x_N)
+    output_NC, sites = network.record(snapshot.params, snapshot.buffers, x_N)
     previous = Features(x_N.flatten(1).to(torch.float64))
     layers = []
     for site in sites:

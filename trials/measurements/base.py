@@ -22,7 +22,8 @@ Values = Mapping[str, float | int | None]  # column -> value; None is null
 class Snapshot:
     """A trial at one moment: what measurements look at. Nothing here may be changed.
 
-    ``params`` and ``initial`` are the parameters now and before training; ``lr`` and ``momentum`` those of the
+    ``params`` and ``buffers`` are the network's tensors now, ``initial`` and ``initial_buffers`` those before
+    training; ``lr`` and ``momentum`` those of the
     optimizer (0 where it has none); ``stream(purpose)`` gives random numbers of (trial seed, purpose, step), so that a
     measurement never shifts the training's. ``trial`` and ``kept`` are kept from one snapshot of a trial to the next:
     the first for ``once``, the second, which may be written to and is saved with the trial, for tensors by name.
@@ -30,7 +31,9 @@ class Snapshot:
 
     network: Network
     params: Params
+    buffers: Params
     initial: Params
+    initial_buffers: Params
     data: Data
     step: int
     batch_size: int

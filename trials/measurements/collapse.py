@@ -84,7 +84,7 @@ def function(snapshot: Snapshot) -> dict[str, Values]:
     if not layer.sound:
         return {layer.name: {column.name: None for column in COLUMNS}}
     name = last_weight(snapshot.network.module)
-    weight_CD = None if name is None else snapshot.params[name].to(torch.float64)
+    weight_CD = None if name is None else {**snapshot.params, **snapshot.buffers}[name].to(torch.float64)
     numbers = collapse(layer.features.points_ND, labels_N, found.output_NC.argmax(-1), weight_CD)
     return {layer.name: values(numbers)}
 

@@ -34,7 +34,7 @@ COLUMNS = (
 Kernels = dict[str, Tensor]  # layer -> (N, N) float64
 
 
-def kernels(network: Network, params: Params, x_N: Tensor, outputs: int) -> Kernels:
+def kernels(network: Network, params: Params, buffers: Params, x_N: Tensor, outputs: int) -> Kernels:
     """The tangent kernel (N, N) of each layer's parameters (``fc1``); the kernel of the model is their sum.
 
     Gradients are of the model's own type, a kernel is accumulated in float64. Memory is bounded by ENTRIES, or by the
@@ -46,7 +46,7 @@ def kernels(network: Network, params: Params, x_N: Tensor, outputs: int) -> Kern
                       for name in params}
     with network.evaluating():
         for output in range(outputs):
-            gradients = _per_sample(network, output)
+            gradients = _per_sample(network, buffers, output)
             for i in blocks:
                 left = gradients(params, x_N[i : i + width])
                 for j in range(0, i + 1, width):
@@ -60,10 +60,10 @@ def kernels(network: Network, params: Params, x_N: Tensor, outputs: int) -> Kern
     return found
 
 
-def _per_sample(network: Network, output: int) -> Callable[[Params, Tensor], Params]:
+def _per_sample(network: Network, buffers: Params, output: int) -> Callable[[Params, Tensor], Params]:
     """(params, (B, ...)) -> gradient of one output for each sample, (B, *shape of the parameter) by name."""
     def value(params: Params, x: Tensor) -> Tensor:
-        return network(params, x[None])[0, output]
+        return network(params, buffers, x[None])[0, output]
     return vmap(grad(value), in_dims=(None, 0))
 
 
@@ -83,18 +83,18 @@ def alignment(kernel_NN: Tensor, target_NC: Tensor) -> Tensor:
 def now(snapshot: Snapshot) -> Kernels | None:
     """Kernels at the snapshot, by layer; None where one is not finite or the model cannot be mapped over samples (user
     code that branches on values). Use it as ``snapshot.shared(now)``."""
-    return _of(snapshot, snapshot.params)
+    return _of(snapshot, snapshot.params, snapshot.buffers)
 
 
 def before(snapshot: Snapshot) -> Kernels | None:
     """Kernels before training. Use it as ``snapshot.once(before)``."""
-    return _of(snapshot, snapshot.initial)
+    return _of(snapshot, snapshot.initial, snapshot.initial_buffers)
 
 
-def _of(snapshot: Snapshot, params: Params) -> Kernels | None:
+def _of(snapshot: Snapshot, params: Params, buffers: Params) -> Kernels | None:
     x_N, _ = probe(snapshot.data, PROBE)
     try:
-        found = kernels(snapshot.network, params, x_N, snapshot.data.outputs)
+        found = kernels(snapshot.network, params, buffers, x_N, snapshot.data.outputs)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError:

@@ -49,7 +49,7 @@ class Objective:
         params = {name: piece.reshape(shape)
                   for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
         with self.network.evaluating(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-            return self.network({**params, **self.buffers}, x_n)
+            return self.network(params, self.buffers, x_n)
 
     def losses(self, theta_P: Tensor, x_n: Tensor, target_nC: Tensor) -> Tensor:
         """The loss of each sample, (n,)."""
@@ -67,7 +67,7 @@ class Objective:
 def objective(snapshot: Snapshot) -> Objective:
     """The objective on the probe set: ``PROBE`` samples of the training set, or all if it has no more."""
     buffers = {name: value.double() if value.is_floating_point() else value.clone()
-               for name, value in snapshot.network.module.named_buffers()}
+               for name, value in snapshot.buffers.items()}
     shapes = {name: value.shape for name, value in snapshot.params.items()}
     theta_P = parameters_vector(snapshot.params).detach().double()
     empty = theta_P.new_empty(0)

@@ -50,7 +50,8 @@ def function(snapshot: Snapshot) -> Values:
     if data.classes is None or not len(data.x_test):
         return nothing
     with snapshot.network.evaluating():
-        output_NC = torch.cat([snapshot.network(snapshot.params, x_B) for x_B in torch.split(data.x_test, CHUNK)])
+        output_NC = torch.cat([snapshot.network(snapshot.params, snapshot.buffers, x_B)
+                               for x_B in torch.split(data.x_test, CHUNK)])
     return values(scores(output_NC, data.y_test)) if bool(output_NC.isfinite().all()) else nothing
 
 

@@ -25,7 +25,7 @@ def measure(snapshot: Snapshot) -> Values:
     with network.evaluating():
         for x_B, y_B in zip(torch.split(data.x_train, CHUNK), torch.split(data.y_train, CHUNK), strict=True):
             with torch.no_grad():
-                output_BC = network(snapshot.params, x_B)
+                output_BC = network(snapshot.params, snapshot.buffers, x_B)
             output_BC.requires_grad_()
             loss = data.loss(output_BC, data.target(y_B)).sum()
             slope_BC = torch.autograd.grad(loss, output_BC)[0]

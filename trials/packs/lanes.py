@@ -54,6 +54,7 @@ class Lanes:
         first = trials[0]
         self.trials = list(trials)
         self.params: Params = _stack([trial.initial for trial in trials])
+        self.buffers: Params = _stack([trial.buffers for trial in trials])
         self.initial: Params = {name: value.clone() for name, value in self.params.items()}
         states = [trial.optimizer.init(trial.initial) for trial in trials]
         self.state: State = {slot: _stack([state[slot] for state in states]) for slot in states[0]}
@@ -103,16 +104,17 @@ class Lanes:
         """Some lanes now; ``losses`` and ``norms`` (K,) are those of the last step."""
         some = torch.tensor(lanes, device=self._step.device)
         every = len(lanes) == self.count
-        params = self.params if every else {name: value[some] for name, value in self.params.items()}
-        initial = self.initial if every else {name: value[some] for name, value in self.initial.items()}
+        params, buffers, initial = ({name: value if every else value[some] for name, value in each.items()}
+                                    for each in (self.params, self.buffers, self.initial))
         data, network = self.trials[0].data, self.trials[0].network
         given = [label_n for lane in lanes if (label_n := self.trials[lane].given) is not None]
-        evaluated = evaluate_lanes(network, params, data, torch.stack(given) if given else None)
+        evaluated = evaluate_lanes(network, params, buffers, data, torch.stack(given) if given else None)
         sizes = _norms(params).tolist()
         moved = _norms({name: value - initial[name] for name, value in params.items()}).tolist()
         batch_losses = [None] * self.count if losses is None else losses.tolist()
         grads = [None] * self.count if norms is None else norms.tolist()
-        return [Reading(self.taken[lane], {name: value[place] for name, value in params.items()}, evaluated[place],
+        return [Reading(self.taken[lane], {name: value[place] for name, value in params.items()},
+                        {name: value[place] for name, value in buffers.items()}, evaluated[place],
                         sizes[place], moved[place], batch_losses[lane], grads[lane])
                 for place, lane in enumerate(lanes)]
 
@@ -120,8 +122,8 @@ class Lanes:
         """Only these lanes, in this order, as they are now."""
         kept = Lanes([self.trials[lane] for lane in lanes], checked=False)
         some = torch.tensor(lanes, device=self._step.device)
-        for mine, theirs in zip(pytree.tree_leaves((self.params, self.state, self._step)),
-                                pytree.tree_leaves((kept.params, kept.state, kept._step)), strict=True):
+        for mine, theirs in zip(pytree.tree_leaves((self.params, self.buffers, self.state, self._step)),
+                                pytree.tree_leaves((kept.params, kept.buffers, kept.state, kept._step)), strict=True):
             theirs.copy_(mine[some])
         kept.taken = [self.taken[lane] for lane in lanes]
         return kept
@@ -130,7 +132,8 @@ class Lanes:
         """Let a lane go on from there; before the first step."""
         self.taken[lane] = checkpoint.taken
         self._step[lane] = checkpoint.taken
-        put({name: value[lane] for name, value in self.params.items()}, checkpoint.params)
+        for mine, theirs in ((self.params, checkpoint.params), (self.buffers, checkpoint.buffers)):
+            put({name: value[lane] for name, value in mine.items()}, theirs)
         for slot, values in checkpoint.state.items():
             put({name: value[lane] for name, value in self.state[slot].items()}, values)
 
@@ -145,9 +148,9 @@ class Lanes:
         assert batch.samples_B is not None
         return batch.x_B, batch.target_BC, batch.samples_B
 
-    def _lane(self, params: Params, state: State, initial: Params, numbers: Mapping[tuple[str, str], Tensor],
-              keys: Mapping[str, Tensor], data_key: Tensor, total: Tensor, step: Tensor,
-              batch: tuple[Tensor, ...]) -> tuple[Tensor, Params]:
+    def _lane(self, params: Params, buffers: Params, state: State, initial: Params,
+              numbers: Mapping[tuple[str, str], Tensor], keys: Mapping[str, Tensor], data_key: Tensor, total: Tensor,
+              step: Tensor, batch: tuple[Tensor, ...]) -> tuple[Tensor, Params]:
         """One step of one lane; everything is without the first dimension here."""
         trial = self.trials[0]
 
@@ -159,12 +162,13 @@ class Lanes:
                       with_numbers(trial.schedule, "schedule"), knobs, total, functional=True)
         drawn = Batch(*batch) if batch else fresh(trial.data, Stream(data_key), step, trial.spec.batch_size)
         moments = {name: Moment(step, Stream(key), initial, drawn.samples_B) for name, key in keys.items()}
-        return taking(params, state, drawn, step, moments)
+        return taking(params, buffers, state, drawn, step, moments)
 
     @property
     def _fixed(self) -> tuple[Any, ...]:
         """What stays the same tensors from step to step; some are changed in place by the step."""
-        return (self.params, self.state, self.initial, self._reals, self._keys, self._data_key, self._total)
+        return (self.params, self.buffers, self.state, self.initial, self._reals, self._keys, self._data_key,
+                self._total)
 
     def _bound(self, batch: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
         """The step as a function of its number and its batch: recorded, or as it is where that cannot be."""
@@ -214,6 +218,10 @@ def _difference(found: Reading, alone: Reading, initial: Params) -> str:
                               for each in (found.params[name] - value, value - initial[name], value))
         if math.isfinite(size) and not apart <= close * moved + tiny * (1.0 + size):
             return f"parameter {name} is trained"
+    for name, value in alone.buffers.items():
+        apart, size = (torch.linalg.vector_norm(each.double()).item() for each in (found.buffers[name] - value, value))
+        if math.isfinite(size) and not apart <= close * size + tiny:
+            return f"buffer {name} is updated"
     for name in ("train_loss", "test_loss"):
         ours, theirs = found.losses[name], alone.losses[name]
         if (ours is not None and theirs is not None and math.isfinite(theirs)

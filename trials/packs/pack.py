@@ -108,11 +108,12 @@ class _Pack:
 
     def _save(self) -> None:
         for lane in self.alive:
-            params = {name: value[lane] for name, value in self.lanes.params.items()}
+            params, buffers = ({name: value[lane] for name, value in each.items()}
+                               for each in (self.lanes.params, self.lanes.buffers))
             state = {slot: {name: value[lane] for name, value in values.items()}
                      for slot, values in self.lanes.state.items()}
             self.checkpoints.save(self.observers[lane].trial.spec, Checkpoint.of(
-                self.observers[lane], self.watches[lane], self.lanes.taken[lane], params, state))
+                self.observers[lane], self.watches[lane], self.lanes.taken[lane], params, buffers, state))
 
     def _diverged(self) -> Iterator[tuple[TrialSpec, Emitted]]:
         if not self.unread:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trials.measurements.base import Snapshot
-from trials.network import Network
+from trials.network import Network, tensors
 from trials.streams import Stream
 from trials.tasks.base import Data
 
@@ -45,8 +45,9 @@ def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.Tanh) -> nn.Modul
 def snapshot(module: nn.Module, data: Data, *, batch_size: int = 4, lr: float = 0.1, momentum: float = 0.0,
              step: int = 0, seed: int = 0) -> Snapshot:
     network = Network(module)
-    params = network.parameters()
-    return Snapshot(network, params, params, data, step, batch_size, lr, momentum, Stream.of(seed, "measurements"))
+    params, buffers = tensors(module)
+    return Snapshot(network, params, buffers, params, buffers, data, step, batch_size, lr, momentum,
+                    Stream.of(seed, "measurements"))
 
 
 def flat(module: nn.Module) -> Tensor:

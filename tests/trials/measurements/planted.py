@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trials.measurements.activations import Layer
 from trials.measurements.base import Snapshot
 from trials.measurements.features import Features
-from trials.network import Network
+from trials.network import Network, tensors
 from trials.optimizers.base import Params
 from trials.streams import Stream
 from trials.tasks.base import Data
@@ -44,8 +44,8 @@ def regression(n: int = 40, d: int = 6, outputs: int = 1) -> Data:
 def snapshot_of(module: nn.Module, data: Data, params: Params | None = None) -> Snapshot:
     """A snapshot of the module, with its own parameters as the initial ones, and as those now unless given."""
     network = Network(module.to(data.dtype))
-    initial = network.parameters()
-    return Snapshot(network, initial if params is None else params, initial, data, 1, 8, 0.1, 0.0,
+    initial, buffers = tensors(network.module)
+    return Snapshot(network, initial if params is None else params, buffers, initial, buffers, data, 1, 8, 0.1, 0.0,
                     Stream.of(0, "measure"))
 
 

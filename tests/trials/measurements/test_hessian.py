@@ -120,7 +120,7 @@ def test_the_loss_is_the_training_loss_and_nothing_is_changed() -> None:
     of = objective(shot)
     loss = of.loss(of.theta_P)
     assert loss.dtype == F64
-    assert loss.item() == pytest.approx(evaluate(shot.network, shot.params, data)["train_loss"], rel=1e-6)
+    assert loss.item() == pytest.approx(evaluate(shot.network, shot.params, shot.buffers, data)["train_loss"], rel=1e-6)
     operator, v = hessian(shot), normal(len(of.theta_P))
     h = 1e-5
     slopes = []

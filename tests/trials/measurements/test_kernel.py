@@ -33,7 +33,7 @@ def test_against_the_exact_jacobian(entries: int, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(kernel, "ENTRIES", entries)
     snapshot = snapshot_of(mlp(6, 16, 16, 3, activation=nn.Tanh), classes(n=11))
     x = snapshot.data.x_train
-    found = kernel.kernels(snapshot.network, snapshot.params, x, 3)
+    found = kernel.kernels(snapshot.network, snapshot.params, {}, x, 3)
     assert list(found) == ["fc1", "fc2", "fc3"]
     for layer in found:
         torch.testing.assert_close(found[layer], exact(snapshot, x, [f"{layer}.weight", f"{layer}.bias"]))
@@ -43,7 +43,7 @@ def test_against_the_exact_jacobian(entries: int, monkeypatch: pytest.MonkeyPatc
 def test_a_linear_model_has_the_gram_matrix_of_its_inputs() -> None:
     snapshot = snapshot_of(nn.Linear(6, 3, bias=False), classes())
     x, _ = probe(snapshot.data, kernel.PROBE)
-    (found,) = kernel.kernels(snapshot.network, snapshot.params, x, 3).values()
+    (found,) = kernel.kernels(snapshot.network, snapshot.params, {}, x, 3).values()
     torch.testing.assert_close(found, 3.0 * x @ x.T)  # X X^T (x) I, traced over three outputs
     gram = np.linalg.eigvalsh(3.0 * (x @ x.T).numpy())
     p = gram[gram > 1e-9] / gram.sum()
@@ -100,7 +100,7 @@ def test_convolutions_in_float32() -> None:
     data = Data(randn(9, 1, 6, 6).float(), torch.arange(9) % 3, randn(2, 1, 6, 6).float(), torch.arange(2), 3)
     snapshot = snapshot_of(module, data)
     x, _ = probe(data, kernel.PROBE)
-    found = kernel.kernels(snapshot.network, snapshot.params, x, 3)
+    found = kernel.kernels(snapshot.network, snapshot.params, {}, x, 3)
     total = torch.stack(list(found.values())).sum(0)
     assert total.dtype == torch.float64 and list(found) == ["conv1", "conv2", "fc1", "fc2", "fc3"]
     torch.testing.assert_close(total, exact(snapshot, x, list(snapshot.params)).double(), rtol=1e-4, atol=1e-4)
