@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from analysis.figures.overview import summary_figure
     from analysis.figures.parallel import parallel_view
     from analysis.figures.phase_map import phase_map
+    from analysis.figures.phases import phases_figure, walk_figure
     from analysis.figures.replicates import replicate_spread
     from analysis.figures.spectra_time import spectra_over_time
     from analysis.figures.trend import trend_figure
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from analysis.laws.optimum import fit_optimum, largest_stable, optimum
     from analysis.laws.scaling import crossover, fit_scaling
     from analysis.laws.trend import trend
+    from analysis.laws.walk import walk, walk_in_training
     from analysis.observe import observations
     from analysis.phases import Thresholds, label_phases, sensitivity
     from analysis.sql import query
@@ -52,6 +54,7 @@ _MODULES = {
     "figures.overview": ("summary_figure",),
     "figures.parallel": ("parallel_view",),
     "figures.phase_map": ("phase_map",),
+    "figures.phases": ("phases_figure", "walk_figure"),
     "figures.replicates": ("replicate_spread",),
     "figures.spectra_time": ("spectra_over_time",),
     "figures.trend": ("trend_figure",),
@@ -63,6 +66,7 @@ _MODULES = {
     "laws.optimum": ("fit_optimum", "largest_stable", "optimum"),
     "laws.scaling": ("crossover", "fit_scaling"),
     "laws.trend": ("trend",),
+    "laws.walk": ("walk", "walk_in_training"),
     "tables": ("Tables", "axes", "load"),
     "observe": ("observations",),
     "phases": ("Thresholds", "label_phases", "sensitivity"),
@@ -75,9 +79,10 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = ["Claim", "Estimate", "Tables", "Thresholds", "Verdict", "agreement", "axes", "collapse", "collapse_figure",
            "compare", "crossover", "curves", "fit_boundary", "fit_broken", "fit_finite_size", "fit_grouped", "fit_law",
            "fit_optimum", "fit_scaling", "format_table", "judge", "label_phases", "largest_stable", "law_figure",
-           "level_set", "load", "load_studies", "observations", "optimum", "parallel_view", "phase_map", "query",
-           "replicate_spread", "same_slope_test", "sensitivity", "slope_test", "spectra_figure", "spectra_over_time",
-           "summary", "summary_figure", "trend", "trend_figure"]
+           "level_set", "load", "load_studies", "observations", "optimum", "parallel_view", "phase_map",
+           "phases_figure", "query", "replicate_spread", "same_slope_test", "sensitivity", "slope_test",
+           "spectra_figure", "spectra_over_time", "summary", "summary_figure", "trend", "trend_figure", "walk",
+           "walk_figure", "walk_in_training"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,12 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis.figures.style import plain
+from analysis.phases import NEEDED, label_phases, vote
 from analysis.tables import Tables
 from trials.errors import UserError, did_you_mean
 
 STATUSES = ("completed", "stopped", "diverged", "failed")
 FINISHED = ("completed", "stopped")
 TRAINING = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
+PHASED = 4  # layers with a column ``phase``
 SPECTRAL = ("stable_rank", "mp_softrank", "alpha")
 
 
@@ -37,6 +39,11 @@ def last_layers(tables: Tables, metrics: Sequence[str] = SPECTRAL) -> pd.DataFra
     other = kind.str.endswith("_operator") | (kind == "activation") | (layers["of"] == "change")
     layers = layers[~other.fillna(False)]
     return layers[layers["step"] == layers.groupby("trial_id")["step"].transform("max")]
+
+
+def labelled_layers(tables: Tables) -> pd.DataFrame:
+    """``last_layers`` with the ``phase`` of each matrix, and ``because`` (see phases.py)."""
+    return label_phases(last_layers(tables, ["reason", *(name for name in NEEDED if name != "cols")]))
 
 
 def main_layer(layers: pd.DataFrame) -> str:
@@ -70,18 +77,24 @@ def summary(tables: Tables, layers: Sequence[str] | None = None) -> pd.DataFrame
     """A row for each combination of the swept axes except ``seed``, in ascending order.
 
     Columns: the axes; how many trials ``completed``, ``stopped``, ``diverged`` and ``failed``; ``n``, those that
-    finished; then over these n trials the mean of train and test accuracy and loss, and for each of ``layers`` (by
-    default ``main_layer``) of its spectral metrics at the last measured step: ``LAYER.stable_rank`` and so on, never
-    over several layers. ``*_sd`` is the standard deviation over the trials (n - 1 in the denominator, null for one
-    trial), ``*_n`` the number of trials that have the metric, where some have not (alpha is null where the tail is no
-    power law). Accuracies are left out for a regression. Raises UserError for a layer that no finished trial has.
+    finished; ``LAYER.phase`` of each layer (at most ``PHASED``, those with the most eigenvalues), the commonest label
+    after training, with its share where the trials disagree: ``bulk+spikes 2/3``; then over these n trials the mean of
+    train and test accuracy and loss, and for each of ``layers`` (by default ``main_layer``) of its spectral metrics at
+    the last measured step: ``LAYER.stable_rank`` and so on, never over several layers. ``*_sd`` is the standard
+    deviation over the trials (n - 1 in the denominator, null for one trial), ``*_n`` the number of trials that have the
+    metric, where some have not (alpha is null where the tail is no power law). Accuracies are left out for a
+    regression. Raises UserError for a layer that no finished trial has.
     """
     trials, chosen = ends(tables, layers)
     trials["study"] = tables.name
     by = [trials[key] for key in cell_axes(tables) or ["study"]]
     status = trials["status"]
-    counts = pd.DataFrame({name: status == name for name in STATUSES}).assign(n=status.isin(FINISHED))
+    finished = status.isin(FINISHED)
+    counts = pd.DataFrame({name: status == name for name in STATUSES}).assign(n=finished)
     cells = counts.groupby(by, dropna=False, observed=True).sum()
+    for name, labels in _phases(tables).items():
+        of = [key[finished] for key in by]
+        cells[name] = labels.reindex(trials.index[finished]).groupby(of, dropna=False, observed=True).agg(_vote)
     values = trials[[*TRAINING, *(f"{layer}.{metric}" for layer in chosen for metric in SPECTRAL)]]
     grouped = values.groupby(by, dropna=False, observed=True)
     mean, spread, number = grouped.mean(), grouped.std(), grouped.count()
@@ -92,6 +105,21 @@ def summary(tables: Tables, layers: Sequence[str] | None = None) -> pd.DataFrame
         if (number[name] != cells["n"]).any():
             cells[f"{name}_n"] = number[name]
     return cells.reset_index()
+
+
+def _phases(tables: Tables) -> dict[str, pd.Series]:
+    """``LAYER.phase`` by trial_id, of the layers that have labels, in the order of the model."""
+    labelled = labelled_layers(tables)
+    sizes = labelled.dropna(subset="phase").groupby("layer", sort=False)["cols"].max()
+    shown = set(sizes.nlargest(PHASED).index)
+    return {f"{name}.phase": rows.set_index("trial_id")["phase"]
+            for name, rows in labelled.groupby("layer", sort=False) if name in shown}
+
+
+def _vote(labels: pd.Series) -> str | None:
+    """The commonest label of the trials of a cell, with its share where they disagree."""
+    phase, agree = vote(labels)
+    return phase if phase is None or agree == len(labels) else f"{phase} {agree}/{len(labels)}"
 
 
 def format_table(frame: pd.DataFrame, limit: int = 24, width: int = 80) -> Table:

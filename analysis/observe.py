@@ -20,6 +20,8 @@ FINISHED = ("completed", "stopped")
 # What follows from other columns.
 DERIVED = ("diverged", "phase", "accuracy_gap", "loss_gap", "lr_per_batch", "configuration")
 _LAYER = frozenset(column.name for column in COLUMNS["layers"]) - {"trial_id", "step", "reason"}
+_WHOLE = frozenset(column.name for table in ("layers", "steps") for column in COLUMNS[table]
+                   if column.type == pa.int64()) - {"step"}
 _STEP = frozenset(column.name for column in COLUMNS["steps"]) - {"trial_id"}
 
 
@@ -37,6 +39,9 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     (see phases.py), ``accuracy_gap`` (training minus test), ``loss_gap`` (test minus training), ``lr_per_batch``
     (lr / batch_size) and ``configuration`` (a number for each setting of the axes, seeds apart).
 
+    At a training loss numbers are interpolated between the two measured steps about it, and phases follow from
+    interpolated order parameters.
+
     Numbers measured after a divergence are no results: such trials are left out unless ``diverged`` is asked for.
     Raises UserError where nothing is left, or was measured then.
     """
@@ -49,13 +54,18 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     if "diverged" not in wanted:
         trials = trials[trials["status"].isin(FINISHED)]
     measured = wanted & (_LAYER | {"phase"})
+    picked: pd.DataFrame | None = None
     if not at.is_end or (wanted & _STEP) - set(trials.columns):
         steps = tables.table("steps").drop(columns=tables.axes)
-        steps = (steps.sort_values("step").drop_duplicates("trial_id", keep="last") if at.is_end else at.pick(steps))
+        if at.is_end:
+            steps = steps.sort_values("step").drop_duplicates("trial_id", keep="last")
+        else:
+            picked = at.pick(steps)
+            steps = _between(steps, picked, ["trial_id"])
         trials = trials.drop(columns=[name for name in steps if name in trials and name != "trial_id"])
         trials = trials.merge(steps, on="trial_id")
     if measured:
-        trials = trials.merge(_layers(tables, measured, trials, at), on="trial_id", suffixes=("", "_of_layer"))
+        trials = trials.merge(_layers(tables, measured, trials, picked), on="trial_id", suffixes=("", "_of_layer"))
     rows = _derived(trials)
     if rows.empty:
         raise UserError(f"{tables.place}: no results {at}")
@@ -69,23 +79,58 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     return rows[list(kept)].reset_index(drop=True)
 
 
-def _layers(tables: Frames, wanted: set[str], trials: pd.DataFrame, at: Moment) -> pd.DataFrame:
-    """The rows of the table ``layers`` at the moment, with what ``wanted`` takes."""
+def phases_in_training(tables: Frames, layer: str) -> pd.DataFrame:
+    """trial_id, step, ``phase`` and ``because`` of one layer, wherever it was measured in trials that finished."""
+    import pyarrow.compute as pc
+
+    from analysis.phases import NEEDED, label_phases
+
+    ids = tables.trials.loc[tables.trials["status"].isin(FINISHED), "trial_id"]
+    rows = tables.table("layers", ["trial_id", "step", "layer", "reason", *NEEDED],
+                        (pc.field("layer") == layer) & pc.field("trial_id").isin(pa.array(ids, pa.string())))
+    return label_phases(rows)[["trial_id", "step", "phase", "because"]]
+
+
+def _layers(tables: Frames, wanted: set[str], trials: pd.DataFrame, picked: pd.DataFrame | None) -> pd.DataFrame:
+    """The rows of the table ``layers`` at the steps that were picked, or the last, with what ``wanted`` takes."""
     import pyarrow.compute as pc
 
     from analysis.phases import NEEDED, label_phases
 
     names = {"trial_id", "step", "layer", *(wanted - {"phase"}), *(NEEDED if "phase" in wanted else ())}
     layers = tables.table("layers", sorted(names), pc.field("trial_id").isin(pa.array(trials["trial_id"], pa.string())))
-    if at.is_end:
+    if picked is None:
         layers = layers[layers["step"] == layers.groupby("trial_id")["step"].transform("max")]
     else:
-        layers = layers.merge(trials[["trial_id", "step"]], on=["trial_id", "step"])
+        layers = _between(layers, picked, ["trial_id", "layer"])
     if layers.empty:
-        raise UserError(f"{tables.place}: no layers were measured {at}; set measure.weights to log and run again")
+        raise UserError(f"{tables.place}: no layers were measured then; set measure.weights to log and run again")
     if "phase" in wanted:
         layers = label_phases(layers)
     return layers.drop(columns="step")
+
+
+def _between(rows: pd.DataFrame, picked: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """The rows of ``steps`` or ``layers`` at picked moments: numbers interpolated (the step and the training loss in
+    logarithms), counts rounded, and null where they are at either step; what is no number is that of the later step."""
+    import numpy as np
+    import pandas as pd
+
+    late = rows.merge(picked, on=["trial_id", "step"]).set_index(key)
+    early = rows.merge(picked[["trial_id", "before"]], left_on=["trial_id", "step"], right_on=["trial_id", "before"])
+    late = late[late.index.isin(early.set_index(key).index)]
+    early, weight = early.set_index(key).reindex(late.index), late["weight"]
+    inside = weight < 1
+    for name in rows.columns.difference(key):
+        if inside.any() and pd.api.types.is_numeric_dtype(late[name]) and not pd.api.types.is_bool_dtype(late[name]):
+            log = name in ("step", "train_loss")
+            ends = [each[name].astype(float).clip(lower=1e-300 if name == "train_loss" else 1) if log else
+                    each[name].astype(float) for each in (late, early)]
+            after, before = (np.log(each) for each in ends) if log else ends
+            value = weight * after + (1 - weight) * before
+            value = np.exp(value) if log else value.round() if name in _WHOLE else value
+            late[name] = value.where(inside, late[name])
+    return late.drop(columns=["before", "weight"]).reset_index()
 
 
 def _derived(rows: pd.DataFrame) -> pd.DataFrame:

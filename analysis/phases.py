@@ -10,6 +10,21 @@ table, four order parameters are made of them:
 - spike_share = n_spikes / M.
 - bulk_misfit = mp_distance - (1.1 + 0.42 ln m) / m, at least 0, m = M - n_spikes: the share of the bulk that is out of
   place, beyond what noise of this size shows in 99 of 100 cases.
+
+A small matrix gets no label: with few eigenvalues the spikes of a classifier are a large share of them, and no bulk is
+left to tell apart. Planted phases (60 draws each of N x M with N = M, 4M and 8M; noise, spikes at 3 times visibility,
+columns of unequal variance, Pareto entries of exponent 1, half rank):
+
+    share labelled right          M = 10        24          32          48          64          128
+    noise                         98-100%       95-98%      97-100%     98-100%     98-100%     97-100%
+    4 spikes                      0             97-98%      100%        100%        97-100%     100%
+    9 spikes (10 classes)         -             0           0           98-100%     100%        100%
+    bulk-decay                    18-100%       83-100%     95-100%     100%        100%        100%
+    heavy-tailed                  0-28%         57-92%      83-95%      92-98%      93-98%      97-98%
+    half rank                     100%          100%        100%        100%        100%        100%
+
+So ``least_cols`` is 48. Spikes at 1.3 times visibility (bleeding-out) are few enough to find later: in 32-88% of draws
+at M = 48, 45-93% at 64, 93-100% at 128; they look like noise or bulk+spikes below.
 """
 
 from __future__ import annotations
@@ -22,10 +37,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from analysis.phase_names import PHASES
 from trials.errors import UserError, did_you_mean
 from trials.spectra.bulk import misplaced_by_noise
 
-PHASES = ("random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed", "rank-collapse")
+__all__ = ["NEEDED", "ORDER_PARAMETERS", "PHASES", "Thresholds", "label_phases", "order_parameters", "sensitivity",
+           "vote"]
 NEEDED = ("cols", "hard_rank", "delta_rank", "n_spikes", "mp_softrank", "mp_distance", "alpha")
 ORDER_PARAMETERS = ("zero_share", "idle_share", "spike_share", "bulk_misfit")
 
@@ -41,6 +58,7 @@ class Thresholds:
 
     Asked in this order, the first that holds names the phase:
 
+    0. null order parameters, or fewer than ``least_cols`` eigenvalues: no phase.
     1. zero_share >= ``zero_share``: rank-collapse.
     2. alpha passed its gate, and mp_softrank <= ``heavy_softrank`` (or there is no bulk): heavy-tailed.
     3. idle_share >= ``idle_share``: rank-collapse.
@@ -51,6 +69,7 @@ class Thresholds:
     7. mp_softrank > ``spike_softrank``: bleeding-out, else bulk+spikes.
     """
 
+    least_cols: float = _choice(48, "least M at which planted phases are told apart, see above")
     zero_share: float = _choice(0.05, "a mass at 0, not the odd dead unit")
     heavy_softrank: float = _choice(0.5, "lambda_max is far above the edge: twice it, at least")
     idle_share: float = _choice(0.5, "half of the directions do nothing, though rounding or noise keeps them from 0")
@@ -85,6 +104,7 @@ def label_phases(layers: pd.DataFrame, thresholds: Thresholds | None = None) -> 
     nothing = found["zero_share"].isna() | found["idle_share"].isna()
     rules: list[tuple[pd.Series, str | None, str]] = [
         (nothing, None, ""),
+        (layers["cols"].astype(float) < t.least_cols, None, "cols"),
         (found["zero_share"] >= t.zero_share, "rank-collapse", "zero_share"),
         (alpha.notna() & ~(softrank > t.heavy_softrank), "heavy-tailed", "alpha mp_softrank"),
         (found["idle_share"] >= t.idle_share, "rank-collapse", "idle_share"),
@@ -98,13 +118,15 @@ def label_phases(layers: pd.DataFrame, thresholds: Thresholds | None = None) -> 
     first = np.argmax(np.column_stack([condition.to_numpy() for condition, _, _ in rules]), axis=1)
     result = layers.assign(**found)
     result["phase"] = pd.Series([rules[rule][1] for rule in first], index=layers.index, dtype=object)
-    result["because"] = pd.Series([_because(row, rules[rule][1], rules[rule][2].split())
+    result["because"] = pd.Series([_because(row, rules[rule][1], rules[rule][2].split(), t)
                                    for row, rule in zip(result.to_dict("records"), first, strict=True)],
                                   index=layers.index, dtype=object)
     return result
 
 
-def _because(row: Mapping[str, Any], phase: str | None, names: Sequence[str]) -> str:
+def _because(row: Mapping[str, Any], phase: str | None, names: Sequence[str], t: Thresholds) -> str:
+    if names == ["cols"]:
+        return f"{row['cols']:.0f} eigenvalues: too few to tell phases apart, which takes {t.least_cols:g}"
     said = ", ".join(f"{name} {row[name]:.3g}" for name in names if pd.notna(row[name]))
     if phase is not None:
         return said
@@ -132,3 +154,11 @@ def sensitivity(layers: pd.DataFrame, thresholds: Thresholds | None = None,
         rows.append({"threshold": name, "factor": factor, "value": value, "changed": changed,
                      "share": changed / max(1, len(before)), **counts})
     return pd.DataFrame(rows)
+
+
+def vote(labels: pd.Series) -> tuple[str | None, int]:
+    """(The commonest of some labels, how many have it); of those equally common the earliest in PHASES; (None, 0) where
+    all are None."""
+    counts = labels.value_counts()
+    best = max(PHASES, key=lambda phase: counts.get(phase, 0))
+    return (best, int(counts[best])) if len(counts) else (None, 0)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from analysis.claims.phases import PhasesClaim
 from orchestrator.folder import Folder
 from orchestrator.run import Outcome
 from orchestrator.store import read_trials
 from search_spaces import Study
+from trials.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from analysis.tables import Tables
 
 REASONS = 20  # shown at most
 
@@ -31,7 +39,7 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
         console.print(analysis.format_table(summary, width=console.width))
         folder.write("summary.csv", summary.to_csv(index=False).encode())
         image = io.BytesIO()
-        analysis.summary_figure(tables).savefig(image, dpi=150)
+        _figure(study, tables).savefig(image, dpi=150)
         folder.write("summary.png", image.getvalue())
         for what, name in (("table", "summary.csv"), ("figure", "summary.png")):
             console.print(f"{what:<8} {escape(folder.display(name))}", highlight=False)
@@ -55,6 +63,17 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
         console.print("the same command tries the failed ones again", highlight=False)
         return 1
     return 0
+
+
+def _figure(study: Study, tables: Tables) -> Figure:
+    """The phases where the study walks through some along one axis, else what its axes do."""
+    import analysis
+
+    layers = [claim.phases for claim in study.claims if isinstance(claim, PhasesClaim)]
+    try:
+        return analysis.phases_figure(tables, layers[0] if layers else None)
+    except UserError:
+        return analysis.summary_figure(tables)
 
 
 def failures(study: Study, folder: Folder, trial_ids: Iterable[str]) -> Table:

@@ -114,18 +114,19 @@ def _where(value: Any, place: str, known: Collection[str]) -> dict[str, tuple[An
 def _expect(value: Any, place: str, known: Collection[str]) -> dict[str, Region]:
     if not isinstance(value, Mapping):
         raise UserError(f"{place}: expected a mapping such as {{exponent: {{above: 0}}}}, got {value!r}")
-    return {str(name): _region(wanted, f"{place}.{name}") for name, wanted in value.items()}
+    return {str(name): region(wanted, f"{place}.{name}") for name, wanted in value.items()}
 
 
-def _region(value: Any, place: str) -> Region:
+def region(value: Any, place: str) -> Region:
+    """Where a number is expected to lie: {above: x}, {below: x} or both."""
     wrong = UserError(f"{place}: expected {{above: x}}, {{below: x}} or both, got {value!r}")
     if not isinstance(value, Mapping) or not value or set(value) - {"above", "below"}:
         raise wrong
     ends = {name: number(end, f"{place}.{name}", ()) for name, end in value.items()}
-    region = Region(ends.get("above", -math.inf), ends.get("below", math.inf))
-    if not region.low < region.high:
+    found = Region(ends.get("above", -math.inf), ends.get("below", math.inf))
+    if not found.low < found.high:
         raise wrong
-    return region
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

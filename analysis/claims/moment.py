@@ -18,8 +18,8 @@ NEAR = 1.25  # a measured step stands for a wanted one up to this factor away
 
 @dataclass(frozen=True)
 class Moment:
-    """The end of training, or the measured step nearest to ``step``, or the first where the training loss has come down
-    to ``train_loss``."""
+    """The end of training, or the measured step nearest to ``step``, or where the training loss first comes down to
+    ``train_loss``, between two measured steps."""
 
     step: int | None = None
     train_loss: float | None = None
@@ -35,14 +35,29 @@ class Moment:
         return self.step is None and self.train_loss is None
 
     def pick(self, steps: pd.DataFrame) -> pd.DataFrame:
-        """The row of the table ``steps`` at this moment for each trial; trials that have none are left out, for they
-        never got there or were not measured near it."""
+        """trial_id, ``step`` and ``before``, the measured steps about this moment, and the ``weight`` of the first of
+        them: the numbers of a trial are weight x (those at step) + (1 - weight) x (those at before). Trials that never
+        got there or were not measured near it are left out.
+
+        A training loss is between two measured ones in proportion to logarithms; otherwise ``before`` is ``step``, and
+        the weight 1.
+        """
+        import numpy as np
+
         if self.step is not None:
             away = (steps["step"].clip(lower=1) / self.step).map(math.log).abs()
-            near = steps.assign(_away=away)[away <= math.log(NEAR)]
-            return near.sort_values("_away", kind="stable").drop_duplicates("trial_id").drop(columns="_away")
-        there = steps[steps["train_loss"] <= self.train_loss]
-        return there.sort_values("step", kind="stable").drop_duplicates("trial_id")
+            near = steps.assign(_away=away)[away <= math.log(NEAR) + 1e-9]
+            near = near.sort_values("_away", kind="stable").drop_duplicates("trial_id")
+            return near[["trial_id", "step"]].assign(before=near["step"], weight=1.0)
+        steps = steps.sort_values("step", kind="stable")
+        earlier = steps.groupby("trial_id")[["step", "train_loss"]].shift()
+        steps = steps.assign(before=earlier["step"].fillna(steps["step"]).astype("int64"), loss=earlier["train_loss"])
+        there = steps[steps["train_loss"] <= self.train_loss].drop_duplicates("trial_id")
+        least = there["train_loss"].clip(lower=1e-300)
+        weight = np.log(there["loss"] / self.train_loss) / np.log(there["loss"] / least)
+        between = np.isfinite(weight) & (there["before"] < there["step"])
+        return there[["trial_id", "step"]].assign(before=there["before"].where(between, there["step"]),
+                                                  weight=weight.where(between, 1.0))
 
 
 def parse_moment(value: Any, place: str, known: Collection[str]) -> Moment:

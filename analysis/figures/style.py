@@ -21,6 +21,12 @@ GREY = "#777777"
 # Colour, marker and dash of the lines of a panel: told apart by any one of the three.
 LINES = tuple(zip(COLORS, "os^DvPX", ("-", "--", "-.", ":", "-", "--", "-."), strict=True))
 
+# Colour and hatch of each phase: lighter to darker as structure grows (viridis backwards), so that their order is seen
+# without colours too; "none" is a matrix without a label.
+PHASE_LOOKS = {"random-like": ("#fde725", None), "bleeding-out": ("#7ad151", None), "bulk+spikes": ("#22a884", None),
+               "bulk-decay": ("#2a788e", None), "heavy-tailed": ("#440154", None), "rank-collapse": ("#aaaaaa", "xxx"),
+               "none": ("#ffffff", "////")}
+
 LABELS = {
     "batch_size": "batch size (samples)", "lr": "learning rate", "budget_epochs": "epochs", "budget_steps": "steps",
     "stable_rank": r"stable rank  $\|W\|_F^2\,/\,\|W\|_2^2$",

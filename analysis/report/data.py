@@ -10,11 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.cells import SPECTRAL, STATUSES, TRAINING, cell_axes, ends, last_layers
+from analysis.cells import SPECTRAL, STATUSES, TRAINING, cell_axes, ends, labelled_layers, last_layers
 from analysis.figures.esd import bin_edges
 from analysis.figures.replicates import named
 from analysis.figures.style import LINES, is_numeric, log_spaced, spans_decades
-from analysis.phases import NEEDED, PHASES, label_phases
+from analysis.phases import PHASES
 from analysis.tables import Tables
 
 TRIALS = 10_000  # at most, in the map and the table
@@ -98,7 +98,7 @@ def _layers(tables: Tables) -> tuple[list[str], list[str]]:
 
 def _phases(tables: Tables, layers: Sequence[str]) -> pd.DataFrame:
     """``LAYER.phase`` of each finished trial at its last step, by trial_id."""
-    rows = label_phases(last_layers(tables, [name for name in NEEDED if name != "cols"]))
+    rows = labelled_layers(tables)
     return pd.DataFrame({f"{layer}.phase": rows[rows["layer"] == layer].set_index("trial_id")["phase"]
                          for layer in layers})
 

@@ -59,17 +59,34 @@ def with_losses(study: Study) -> None:
 
 @pytest.mark.parametrize(("moment", "expected"), [
     (Moment(), {"slow": 0.8, "fast": 0.1}), (Moment(step=10), {"slow": 1.5, "fast": 0.7}),
-    (Moment(step=28), {"slow": 1.2, "fast": 0.4}), (Moment(train_loss=0.8), {"slow": 0.8, "fast": 0.7}),
-    (Moment(train_loss=0.5), {"fast": 0.4})])
+    (Moment(step=28), {"slow": 1.2, "fast": 0.4}), (Moment(train_loss=0.8), {"slow": 0.8, "fast": 0.8}),
+    (Moment(train_loss=0.5), {"fast": 0.5})])
 def test_matched_moments(study: Study, moment: Moment, expected: dict[str, float]) -> None:
     with_losses(study)
     tables = load(study.root)
     rows = observations(tables, {"train_loss"}, moment)
     assert dict(zip(rows["trial_id"], rows["train_loss"], strict=True)) == pytest.approx(expected)
     layers = observations(tables, {"train_loss", "stable_rank"}, moment)  # of the same moment
-    assert set(layers["stable_rank"]) == ({3.0, 4.0} if moment in (Moment(), Moment(train_loss=0.8)) else {-1.0}) or (
-        moment == Moment(train_loss=0.8) and set(layers["stable_rank"]) == {3.0, 4.0, -1.0})
+    assert set(layers["stable_rank"]) == ({3.0, 4.0} if moment == Moment() else
+                                          {3.0, 4.0, -1.0} if moment == Moment(train_loss=0.8) else {-1.0})
 
+
+def test_numbers_at_a_training_loss_are_interpolated(study: Study) -> None:
+    """Between losses 1.2 and 0.3, at a third of the way in logarithms; the last step's loss is below 0.3 already."""
+    for trial_id, losses in (("a", (2.0, 1.2, 0.3)), ("b", (0.1, 0.05, 0.01)), ("c", (2.0, 1.5, 1.0))):
+        rows = study.rows(trial_id, layers={"fc1": {"rows": 64, "cols": 64, "stable_rank": 8.0, "n_spikes": 5}},
+                          steps=(0, 10, 1000), final={"train_loss": losses[-1]})
+        steps = rows.tables["steps"]
+        column = steps.schema.get_field_index("train_loss")
+        rows.tables["steps"] = steps.set_column(column, steps.schema.field(column), [list(losses)])  # type: ignore[index]
+        study.write(rows)
+    loss = 1.2 * (0.3 / 1.2) ** (1 / 3)
+    found = observations(load(study.root), {"train_loss", "stable_rank", "n_spikes", "step", "layer"},
+                         Moment(train_loss=loss)).set_index("trial_id")
+    assert set(found.index) == {"a", "b"}  # c never gets there
+    assert found.loc["a", ["train_loss", "stable_rank", "n_spikes", "step"]].tolist() == pytest.approx(
+        [loss, -1 + 9 / 3, -1 + 6 / 3, 10 * 100 ** (1 / 3)])
+    assert found.loc["b", ["train_loss", "stable_rank", "step"]].tolist() == [0.1, -1.0, 0]  # below from the start
 
 def test_a_moment_that_no_trial_was_measured_at(study: Study) -> None:
     with_losses(study)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis.phases import PHASES, Thresholds, label_phases, order_parameters, sensitivity
+from analysis.phases import PHASES, Thresholds, label_phases, order_parameters, sensitivity, vote
 from trials.errors import UserError
 from trials.weights import weight_rows
 
@@ -22,8 +22,8 @@ def measured(stack):
     return pd.DataFrame(weight_rows(list(stack))[0])
 
 
-def phases(stack):
-    return label_phases(measured(stack))["phase"].tolist()
+def phases(stack, **thresholds):
+    return label_phases(measured(stack), replace(Thresholds(), **thresholds))["phase"].tolist()
 
 
 def normal(*shape, seed=0):
@@ -52,7 +52,7 @@ def test_noise_is_random_like(shape, law):
     """In at least 95 of 100 draws; a spike is seen in 1 of 100, by the engine's own rate."""
     draws = normal(200 if min(shape) < 60 else 100, *shape)
     shaped = {"normal": draws, "uniform": torch.special.ndtr(draws) - 0.5, "signs": torch.sign(draws)}
-    found = phases(shaped[law])
+    found = phases(shaped[law], least_cols=0)
     assert np.mean([phase == "random-like" for phase in found]) >= 0.95
 
 
@@ -93,6 +93,8 @@ def row(**changes):
 
 @pytest.mark.parametrize("changes, phase, because", [
     ({}, "bulk+spikes", "n_spikes 3, mp_softrank 0.4"),
+    ({"cols": 47, "hard_rank": 47, "delta_rank": 40}, None, "47 eigenvalues: too few to tell phases apart"),
+    ({"cols": 48, "hard_rank": 48, "delta_rank": 40}, "bulk+spikes", "n_spikes 3, mp_softrank 0.4"),
     ({"mp_softrank": 0.9}, "bleeding-out", "n_spikes 3, mp_softrank 0.9"),
     ({"n_spikes": 0, "mp_softrank": 1.0}, "random-like", "n_spikes 0, bulk_misfit 0"),
     ({"n_spikes": 21}, "bulk-decay", "bulk_misfit 0, spike_share 0.21"),
@@ -118,12 +120,31 @@ def test_order_parameters_by_hand():
 
 
 def test_what_cannot_be_measured_has_no_phase_but_a_reason():
-    matrices = [torch.full((6, 5), torch.nan), torch.zeros(6, 5), normal(1, 9), normal(5, 3), normal(30, 20),
-                torch.linalg.qr(normal(60, 40)).Q]
+    matrices = [torch.full((6, 5), torch.nan), torch.zeros(6, 5), normal(1, 9), normal(64, 10), normal(70, 50),
+                torch.linalg.qr(normal(90, 60)).Q]
     found = label_phases(measured(matrices))
     assert found["phase"].tolist() == [None, None, None, None, "random-like", None]
     assert found["because"].str.len().min() > 5
     assert "not finite" in found["because"][0] and "zero" in found["because"][1] and "edge" in found["because"][5]
+    assert "10 eigenvalues: too few" in found["because"][3]
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (192, 48), (384, 48)])
+def test_a_label_is_right_from_48_eigenvalues_on(shape):
+    """Nine spikes, as a classifier of ten classes has them, are no decay of the bulk; in smaller ones they look so."""
+    rows, cols = shape
+    assert np.mean([phase == "bulk+spikes" for phase in phases(spiked(3.0, 9, 60, rows, cols))]) >= 0.95
+    decay = normal(60, rows, cols) * torch.exp(-torch.linspace(0, 2, cols, dtype=torch.float64))
+    assert np.mean([phase == "bulk-decay" for phase in phases(decay)]) >= 0.95
+    assert np.mean([phase == "heavy-tailed" for phase in phases(pareto(1.0, 60, rows, cols))]) >= 0.85
+    assert "bulk+spikes" not in phases(spiked(3.0, 9, 60, rows, 32), least_cols=0)
+    assert phases(spiked(3.0, 9, 2, rows, 32)) == [None, None]
+
+
+def test_the_vote_is_the_commonest_label():
+    assert vote(pd.Series(["bulk-decay", "bulk+spikes", "bulk-decay", None])) == ("bulk-decay", 2)
+    assert vote(pd.Series(["bulk-decay", "bulk+spikes"])) == ("bulk+spikes", 1)
+    assert vote(pd.Series([None, None], dtype=object)) == (None, 0)
 
 
 def test_the_frame_is_kept_and_missing_columns_are_named():

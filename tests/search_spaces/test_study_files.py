@@ -35,10 +35,11 @@ def test_bundled_studies(name: str, tmp_path: Path) -> None:
 
 def test_the_first_study_is_the_one_asked_for() -> None:
     study = load_study("batch_size_phases")
-    assert study.size == 20 and study.axis_columns == ["batch_size", "seed"]
+    assert study.size == 30 and study.axis_columns == ["batch_size", "seed"]
     found = {(spec.batch_size, spec.seed) for spec in specs(study)}
-    assert found == set(itertools.product([2, 4, 8, 16, 32, 64, 128, 256, 512, 1000], [0, 1]))
-    assert {spec.model["width"] for spec in specs(study)} == {512}
+    assert found == set(itertools.product([2, 4, 8, 16, 32, 64, 128, 256, 512, 1000], [0, 1, 2]))
+    assert {(spec.model["width"], spec.model["depth"], spec.model["init"]) for spec in specs(study)} == {
+        (512, 3, "glorot_normal")}
 
 
 def test_trial_ids_are_stable() -> None:

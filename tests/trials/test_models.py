@@ -23,6 +23,7 @@ def names(module):
 
 BUILT = {
     "mlp": lambda: build("mlp", (1, 8, 8), 10, width=12, depth=2),
+    "mlp_glorot": lambda: build("mlp", (1, 8, 8), 10, width=12, depth=1, init="glorot_normal", bias_init=0.1),
     "softmax": lambda: build("mlp", (6,), 3, depth=0),
     "mini_alexnet": lambda: build("mini_alexnet", (1, 8, 8), 10, channels=3, width=8),
     "diagonal": lambda: build("diagonal", (7,), 1, depth=3, alpha=0.5),
@@ -67,6 +68,45 @@ def test_mini_alexnet(shape, kernel, pooled):
     assert net(torch.randn(2, *shape)).shape == (2, 10)
 
 
+@pytest.mark.parametrize(("init", "variance", "uniform"), [
+    ("torch", 1 / (3 * 200), True), ("glorot_normal", 2 / 600, False), ("glorot_uniform", 2 / 600, True),
+    ("he_normal", 2 / 200, False), ("he_uniform", 2 / 200, True)])
+def test_initial_weights(init, variance, uniform):
+    """By their formulas, for 200 inputs and 400 units; a uniform law of this variance ends at sqrt(3 variance)."""
+    weight = build("mlp", (200,), 10, width=400, depth=1, init=init).fc1.weight.detach()
+    assert weight.var().item() == pytest.approx(variance, rel=0.02) and abs(weight.mean()) < 1e-3
+    assert (weight.abs().max().item() <= (3 * variance) ** 0.5 + 1e-7) == uniform
+
+
+def test_initial_biases():
+    torch_own = build("mlp", (4,), 2, width=5).fc1.bias
+    assert torch.allclose(build("mlp", (4,), 2, width=5, bias_init=0.1).fc1.bias, torch_own + 0.1)
+    assert build("mlp", (4,), 2, init="he_normal", bias_init=0.1).fc3.bias.tolist() == pytest.approx([0.1, 0.1])
+    assert build("mlp", (4,), 2, init="glorot_normal").fc1.bias.abs().max() == 0
+
+
+def test_an_init_that_is_torchs_changes_nothing():
+    """Weights of trials that are done already."""
+    torch.manual_seed(0)
+    own = [nn.Linear(4, 3), nn.Linear(3, 2)]
+    net = build("mlp", (4,), 2, width=3, depth=1)
+    assert torch.equal(net.fc1.weight, own[0].weight) and torch.equal(net.fc2.bias, own[1].bias)
+
+
+@pytest.mark.parametrize(("shape", "pooled"), [((3, 28, 28), 16), ((3, 32, 32), 16), ((1, 8, 8), 1), ((2, 3, 10), 2)])
+def test_mini_alexnet_of_martin_and_mahoney(shape, pooled):
+    """fc1 of 4096 x 384 and fc2 of 384 x 192 for the authors' images."""
+    net = build("mini_alexnet_bn", shape, 10)
+    assert names(net) == ["conv1", "act1", "pool1", "norm1", "conv2", "act2", "pool2", "norm2", "flatten", "fc1",
+                          "act3", "fc2", "act4", "fc3"]
+    weights = {name: tuple(p.shape) for name, p in net.named_parameters() if p.ndim > 1}
+    assert weights == {"conv1.weight": (96, shape[0], 5, 5), "conv2.weight": (256, 96, 5, 5),
+                       "fc1.weight": (384, 256 * pooled), "fc2.weight": (192, 384), "fc3.weight": (10, 192)}
+    assert net.fc1.weight.var().item() == pytest.approx(2 / (384 + 256 * pooled), rel=0.03)
+    assert {net.fc1.bias[0].item(), net.conv2.bias[5].item()} == {pytest.approx(0.1)}
+    assert net(torch.randn(2, *shape)).shape == (2, 10)
+
+
 def test_diagonal():
     net = build("diagonal", (2,), 1, depth=3, alpha=0.5)
     x = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
@@ -81,11 +121,17 @@ def test_diagonal():
 @pytest.mark.parametrize(("name", "shape", "outputs", "line"), [
     ("mini_alexnet", (64,), 10, r"model mini_alexnet: needs images .*\(64,\); use the model mlp"),
     ("mini_alexnet", (1, 3, 8), 10, r"model mini_alexnet: needs images .*at least 4 pixels .*\(1, 3, 8\)"),
+    ("mini_alexnet_bn", (64,), 10, r"model mini_alexnet_bn: needs images .*\(64,\); use the model mlp"),
     ("diagonal", (64,), 10, "model diagonal: has one output, but the task needs 10; use "),
 ])
 def test_errors(name, shape, outputs, line):
     with pytest.raises(UserError, match=line):
         build(name, shape, outputs)
+
+
+def test_an_initial_bias_without_biases_is_refused():
+    with pytest.raises(UserError, match="bias_init has no biases to act on"):
+        build("mlp", (4,), 2, bias=False, bias_init=0.1)
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -98,7 +144,7 @@ def test_initialized_from_the_global_generator(name):
 def test_packed_is_alone(name):
     """Output and gradient of three stacked networks; warnings are errors, so nothing falls back to a loop."""
     nets = [BUILT[name]().double() for _ in range(3)]
-    shape = {"mlp": (1, 8, 8), "mini_alexnet": (1, 8, 8), "softmax": (6,), "diagonal": (7,)}[name]
+    shape = {"softmax": (6,), "diagonal": (7,)}.get(name, (1, 8, 8))
     generator = torch.Generator().manual_seed(1)
     for net in nets:
         for p in net.parameters():

@@ -68,6 +68,7 @@ def test_every_kind_of_claim_has_an_example_here() -> None:
                  "against": ["saturating"]},
                 {"claim": "c", "largest_stable": "lr", "over": "batch_size", "law": "power",
                  "expect": {"exponent": {"above": 0}}},
+                {"claim": "c", "phases": "fc1", "over": "lr", "expect": {"order": ["bulk-decay", "random-like"]}},
                 {"claim": "c", "collapse": "test_loss", "over": "lr", "by": "batch_size",
                  "expect": {"exponent": {"above": 0}}}]
     found = parse_claims(examples, KNOWN)
