@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from analysis.claims.phases import PhasesClaim
+from analysis.claims.phases import claimed_layer
 from orchestrator.folder import Folder
 from orchestrator.run import Outcome
 from orchestrator.store import read_trials
@@ -69,9 +69,8 @@ def _figure(study: Study, tables: Tables) -> Figure:
     """The phases where the study walks through some along one axis, else what its axes do."""
     import analysis
 
-    layers = [claim.phases for claim in study.claims if isinstance(claim, PhasesClaim)]
     try:
-        return analysis.phases_figure(tables, layers[0] if layers else None)
+        return analysis.phases_figure(tables, claimed_layer(study.claims))
     except UserError:
         return analysis.summary_figure(tables)
 

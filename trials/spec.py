@@ -124,7 +124,7 @@ def parse_component(group: str, value: Any, place: str) -> dict[str, Any]:
         raise UserError(f"{place}.name: missing; {did_you_mean('', GROUPS[group].classes)}")
     if usercode.is_usercode(name):
         if group not in USER_ARGUMENTS:
-            raise UserError(f"{place}.name: your own code can be a task or a model, not a {group}")
+            raise UserError(f"{place}.name: your own code can be a task or a model, not {_a(group)}")
         usercode.check_params(name, check_free(given, place), USER_ARGUMENTS[group], place)
         return {"name": name, **given}
     return {"name": name, **asdict(parse(GROUPS[group].get(name, f"{place}.name"), given, place))}
@@ -165,6 +165,10 @@ def column_types(flat: Mapping[str, Any]) -> dict[str, pa.DataType]:
     """The Arrow type of each column of ``TrialSpec.flat``."""
     types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
     return {name: types[type(value)] for name, value in flat.items()}
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _mapping(value: Any, place: str) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -62,6 +62,11 @@ def _names(value: Any, place: str, known: tuple[str, ...], fewest: int) -> tuple
     return tuple(value)
 
 
+def claimed_layer(claims: Sequence[Claim]) -> str | None:
+    """The layer that the first claim about phases names, if there is one."""
+    return next((claim.phases for claim in claims if isinstance(claim, PhasesClaim)), None)
+
+
 @CLAIMS.register("phases")
 @dataclass(frozen=True, kw_only=True)
 class PhasesClaim(Claim):
@@ -108,7 +113,8 @@ class PhasesClaim(Claim):
         """What decides beside the rank correlation, and what there is to say."""
         answers: list[Answer] = []
         notes = []
-        if math.isnan(fit.estimates["rank_correlation"].value):
+        moved = not math.isnan(fit.estimates["rank_correlation"].value)
+        if not moved:
             answers.append("fails")
             notes.append(f"every label is {fit.seen[0]}: no walk")
         for phase in self.order.visits:
@@ -128,4 +134,4 @@ class PhasesClaim(Claim):
         if out > LEFT_OUT * len(rows):
             answers.append("undecided")
         what = "of trials never go back" if self.over == "step" else f"of steps along {self.over} keep the order"
-        return answers, [*notes, f"{fit.kept:.0%} {what}"]
+        return answers, [*notes, *([f"{fit.kept:.0%} {what}"] if moved else [])]

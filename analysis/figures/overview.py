@@ -23,6 +23,7 @@ from analysis.figures.style import (
     label,
     log_spaced,
     make_log,
+    name_decades,
     name_lines,
     plain,
     sheet,
@@ -167,7 +168,9 @@ def _maps(tables: Tables, layers: Sequence[str] | None, x: str, y: str, others: 
             norm = Normalize(0, 1) if fraction else LogNorm() if spans_decades(trials[column]) else Normalize()
             draw = _map if grid else _scatter
             drawn = draw(panel, trials, x, y, column, norm=norm, cmap="Greys" if fraction else "viridis")
-            figure.colorbar(drawn, ax=panel, location="bottom", aspect=30, pad=0.03)
+            bar = figure.colorbar(drawn, ax=panel, location="bottom", aspect=30, pad=0.03)
+            if isinstance(drawn.norm, LogNorm):
+                name_decades(bar)
             panel.set_title(f"{panel.get_title(loc='left')} {shown}")
             panel.set_xlabel(label(x))
             panel.grid(False)

@@ -23,6 +23,7 @@ from analysis.figures.overview import place, positions_of, thinned
 from analysis.figures.style import (
     GREY,
     LINES,
+    PHASE_LOOKS,
     is_numeric,
     label,
     log_spaced,
@@ -139,8 +140,11 @@ def _categories(panel: Axes, at: pd.DataFrame, grid: bool) -> None:
         raise UserError(f"phase map: {len(named)} categories, of which {len(LINES)} can be told apart; join some, or "
                         "map a number")
     # A phase has the same colour in every map, whichever others are in it.
-    order = PHASES if set(named) <= set(PHASES) else named
+    phases = set(named) <= set(PHASES)
+    order = PHASES if phases else named
     looks = {name: LINES[order.index(name)][:2] for name in named} | {NONE: ("#cccccc", "x")}
+    if phases:
+        looks |= {name: (PHASE_LOOKS[name][0], looks[name][1]) for name in named}
     dots: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0.6, "markersize": 4.0}
     if not grid:
         for name in names:

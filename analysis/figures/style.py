@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -111,6 +112,16 @@ def make_log(panel: Axes, which: Literal["x", "y"]) -> None:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def name_decades(bar: Colorbar) -> None:
+    """The ticks of a horizontal bar on a log scale: plain numbers where it spans few decades, powers of ten where many,
+    and no names between them, which would overprint."""
+    if bar.vmax < bar.vmin * 20:
+        bar.locator = LogLocator(subs=(1, 2, 5))
+        bar.formatter = FuncFormatter(lambda value, place: f"{value:g}")
+    bar.minorformatter = NullFormatter()
+    bar.update_ticks()
 
 
 def short(value: object) -> str:

@@ -15,15 +15,21 @@ const el = (name, attributes = {}, ...children) => made("http://www.w3.org/1999/
 const svg = (name, attributes = {}, ...children) => made("http://www.w3.org/2000/svg", name, attributes, children);
 const byId = (id) => document.getElementById(id);
 
-function short(value) {
+function short(value, digits = 3) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number") return String(value);
   const size = Math.abs(value);
   const text =
     size >= 1e6 || (size < 1e-3 && size > 0)
-      ? value.toExponential(2).replace(/\.?0+e\+?/, "e")
-      : String(Number.isInteger(value) || size >= 1000 ? Math.round(value) : Number(value.toPrecision(3)));
+      ? value.toExponential(digits - 1).replace(/\.?0+e\+?/, "e")
+      : String(Number.isInteger(value) || size >= 1000 ? Math.round(value) : Number(value.toPrecision(digits)));
   return text.replace(/-/g, "−");
+}
+
+// Ticks as text, with as many digits as tell them apart: 1.09, 1.095, 1.1.
+function named(ticks) {
+  const digits = [3, 4, 5, 6, 8].find((count) => new Set(ticks.map((tick) => short(tick, count))).size === ticks.length);
+  return ticks.map((tick) => [tick, short(tick, digits ?? 12)]);
 }
 
 function choice(label, options, chosen, change) {
@@ -94,8 +100,8 @@ function logTicks(known, least, most, count) {
 function frame(width, height, x, y, words) {
   const bottom = height - 40;
   const up = scaleOf(y.values, y.log, [bottom, 28], 0.05);
-  const yTicks = up.ticks(5);
-  const left = 14 + 6.6 * Math.max(...yTicks.map((tick) => short(tick).length), 1);
+  const yTicks = named(up.ticks(5));
+  const left = 14 + 6.6 * Math.max(...yTicks.map(([, text]) => text.length), 1);
   const across = scaleOf(x.values, x.log, [left + 6, width - 14]);
   const layer = svg("g", {});
   const axes = svg(
@@ -104,15 +110,14 @@ function frame(width, height, x, y, words) {
     svg("text", { x: 2, y: 14, class: "label" }, y.label),
     svg("text", { x: width - 6, y: height - 6, "text-anchor": "end", class: "label" }, x.label),
   );
-  for (const tick of yTicks) {
+  for (const [tick, text] of yTicks) {
     axes.append(
       svg("line", { x1: left, x2: width - 8, y1: up(tick), y2: up(tick), class: "grid" }),
-      svg("text", { x: left - 6, y: up(tick) + 4, "text-anchor": "end" }, short(tick)),
+      svg("text", { x: left - 6, y: up(tick) + 4, "text-anchor": "end" }, text),
     );
   }
   let end = -Infinity;
-  for (const [tick, text] of x.named ??
-    across.ticks(Math.max(2, Math.floor(width / 90))).map((value) => [value, short(value)])) {
+  for (const [tick, text] of x.named ?? named(across.ticks(Math.max(2, Math.floor(width / 90))))) {
     const half = 3.4 * text.length;
     axes.append(svg("line", { x1: across(tick), x2: across(tick), y1: bottom, y2: bottom + 4, class: "tick" }));
     if (across(tick) - half < end + 6) continue;

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from analysis.cells import SPECTRAL, STATUSES, TRAINING, cell_axes, ends, labelled_layers, last_layers
 from analysis.figures.esd import bin_edges
 from analysis.figures.replicates import named
-from analysis.figures.style import LINES, is_numeric, log_spaced, spans_decades
+from analysis.figures.style import LINES, PHASE_LOOKS, is_numeric, log_spaced, spans_decades
 from analysis.phases import PHASES
 from analysis.tables import Tables
 
@@ -115,8 +115,9 @@ def _measure(values: pd.Series, name: str) -> dict[str, Any]:
         return {**measure, "log": spans_decades(values)}
     order = PHASES if name != "status" else STATUSES
     looks = {category: look for category, look in zip(order, LINES, strict=False) if (values == category).any()}
-    return {**measure, "categories": [{"name": category, "color": color, "marker": marker}
-                                      for category, (color, marker, _) in looks.items()]}
+    return {**measure, "categories": [
+        {"name": category, "color": PHASE_LOOKS[category][0] if order is PHASES else color, "marker": marker}
+        for category, (color, marker, _) in looks.items()]}
 
 
 def _details(tables: Tables, ids: list[str], layers: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -1,4 +1,5 @@
-"""The report as one HTML page: question, verdicts with their figures, a map to explore, every trial, and its origin.
+"""The report as one HTML page: question, verdicts and the figure of the study, a map to explore, every trial, and its
+origin. How a verdict came about is folded below its line.
 
 The page needs no network, and a Content-Security-Policy keeps it from it: script and style are allowed by their hash,
 pictures are in the page. Whatever a study says goes through ``tag``, which escapes it, or to the script as JSON.
@@ -61,7 +62,8 @@ def tag(name: str, /, *children: str, **attributes: str | None) -> Html:
 
 def report(about: About, tables: Tables, verdicts: Sequence[Verdict], of_claims: Sequence[Picture | None] = (),
            of_study: Sequence[Picture] = ()) -> str:
-    """The page. ``of_claims`` has the picture of each verdict, if it has one."""
+    """The page. ``of_claims`` has the picture of each verdict, if it has one; the first of ``of_study`` is shown beside
+    the verdicts."""
     data = page_data(tables)
     style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
     policy = (f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
@@ -71,8 +73,9 @@ def report(about: About, tables: Tables, verdicts: Sequence[Verdict], of_claims:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="referrer", content="no-referrer"), tag("title", f"{about.name} · phasesweep"),
         tag("style", Html(style)))
-    sections = {"verdicts": ("Verdicts", _verdicts(verdicts, of_claims)), "map": ("Explore", _explore(data)),
-                "figures": ("Figures", _figures(of_study)), "trials": ("Trials", _trials()),
+    answers = [*_verdicts(verdicts, of_claims), *map(_figure, of_study[:1])]
+    sections = {"verdicts": ("Verdicts", answers), "map": ("Explore", _explore(data)),
+                "figures": ("Figures", _figures(of_study[1:])), "trials": ("Trials", _trials()),
                 "origin": ("Provenance", _origin(about, tables.trials)), "again": ("Reproduce", _again(about))}
     sections = {key: section for key, section in sections.items() if section[1]}
     links = [tag("a", words, href=f"#{key}") for key, (words, _) in sections.items()]
@@ -103,12 +106,12 @@ def _embedded(data: Mapping[str, Any]) -> str:
 
 def _head(about: About, trials: pd.DataFrame, verdicts: Sequence[Verdict]) -> Html:
     counts = [f"{count:,} {status}" for status in STATUSES if (count := int((trials["status"] == status).sum()))]
-    source = [tag("p", "Source: ", about.source, class_="source")] if about.source else []
+    source = [tag("span", about.source, class_="source"), " · "] if about.source else []
     found = {answer: sum(verdict.answer == answer for verdict in verdicts) for answer in MARKS}
     answers = [tag("span", f"{MARKS[answer]} {count} {answer if count == 1 else answer.removesuffix('s')}",
                    class_=f"answer {answer}") for answer, count in found.items() if count]
-    return tag("div", tag("p", about.name, class_="name"), tag("h1", about.question or about.name), *source,
-               tag("p", f"{len(trials):,} trials: {', '.join(counts)}", class_="counts"),
+    return tag("div", tag("p", about.name, class_="name"), tag("h1", about.question or about.name),
+               tag("p", *source, f"{len(trials):,} trials: {', '.join(counts)}", class_="counts"),
                *([tag("p", *answers, class_="answers")] if answers else []))
 
 
@@ -119,13 +122,23 @@ def _verdicts(verdicts: Sequence[Verdict], of_claims: Sequence[Picture | None]) 
                 tag("pre", "analysis:\n- claim: test accuracy rises with the batch size\n  law: power\n"
                            "  y: test_accuracy\n  x: batch_size\n  expect: {exponent: {above: 0}}")]
     pictures = [*of_claims, *[None] * (len(verdicts) - len(of_claims))]
-    return [_verdict(verdict, picture) for verdict, picture in zip(verdicts, pictures, strict=True)]
+    heads = [tag("span", words) for words in ("answer", "claim", "number", "95% interval", "n")]
+    return [tag("div", tag("div", *heads, class_="row heads", aria_hidden="true"), *(
+        _verdict(verdict, picture) for verdict, picture in zip(verdicts, pictures, strict=True)), class_="verdicts")]
 
 
 def _verdict(verdict: Verdict, picture: Picture | None) -> Html:
+    """A line with the number that decided; how it was found is folded below it."""
     answer = tag("span", tag("span", MARKS[verdict.answer], class_="mark", aria_hidden="true"), f" {verdict.answer}",
                  class_=f"answer {verdict.answer}")
-    rows = [tag("tr", tag("th", name, scope="row"), tag("td", _number(e.value)),
+    name, asked = next(((name, verdict.estimates[name]) for name in [*verdict.expected, *verdict.estimates]
+                        if name in verdict.estimates), ("", None))
+    number = [tag("span", name.replace("_", " "), class_="of"), " ", _number(asked.value)] if asked else ["–"]
+    interval = f"{_number(asked.low)} to {_number(asked.high)}" if asked else ""
+    line = tag("summary", answer, tag("span", verdict.claim, class_="claim"), tag("span", *number, class_="number"),
+               tag("span", interval, class_="interval"),
+               tag("span", tag("span", "n = ", class_="of"), f"{verdict.n:,}", class_="n"), class_="row")
+    rows = [tag("tr", tag("th", name.replace("_", " "), scope="row"), tag("td", _number(e.value)),
                 tag("td", f"{_number(e.low)} to {_number(e.high)}"), tag("td", verdict.expected.get(name, "")),
                 class_="asked" if name in verdict.expected else None) for name, e in verdict.estimates.items()]
     level = next((e.level for e in verdict.estimates.values()), Estimate(0, 0, 0).level)
@@ -133,9 +146,9 @@ def _verdict(verdict: Verdict, picture: Picture | None) -> Html:
     numbers = [tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows))] if rows else []
     details = ([tag("p", verdict.about, class_="about")] if verdict.about else []) + [
         tag("p", f"n = {verdict.n:,}", f"; {verdict.method}" if verdict.method else "", class_="method")]
-    words = tag("div", tag("h3", answer, tag("span", verdict.claim, class_="claim")), *numbers,
-                tag("p", verdict.because, class_="because"), *details, class_="words")
-    return tag("article", words, *([_figure(picture)] if picture else []), class_=f"verdict {verdict.answer}")
+    words = tag("div", tag("p", verdict.because, class_="because"), *numbers, *details, class_="words")
+    inside = tag("div", words, *([_figure(picture)] if picture else []), class_="why")
+    return tag("details", line, inside, class_=f"verdict {verdict.answer}")
 
 
 def _number(value: float) -> str:

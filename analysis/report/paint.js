@@ -40,7 +40,6 @@ function lookOf(cells, measure) {
     svg("rect", { width: 140, height: 12, rx: 2, fill: "url(#ramp)" }),
   );
   const ramp = means.length ? [short(low), bar, short(high)] : [];
-  if (means.length < cells.length) ramp.push("hatched or crossed: no trial has a number");
   return {
     colour,
     log,
@@ -49,6 +48,7 @@ function lookOf(cells, measure) {
       { class: "legend" },
       el("span", { class: "what" }, `${measure.label}${log ? ", log scale" : ""}`),
       el("span", { class: "ramp" }, ...ramp),
+      ...(means.length < cells.length ? [el("span", {}, "hatched or crossed: no trial has a number")] : []),
     ),
   };
 }

@@ -16,12 +16,14 @@ from analysis.figures.esd import spectra_figure
 from analysis.figures.law import law_figure
 from analysis.figures.overview import summary_figure
 from analysis.figures.phase_map import phase_map
+from analysis.figures.phases import phases_figure, walk_figure
 from analysis.figures.replicates import replicate_spread
 from analysis.figures.spectra_time import spectra_over_time
 from analysis.figures.trend import trend_figure
 from analysis.laws.collapse import Collapse
 from analysis.laws.law import LawFit
 from analysis.laws.trend import Trend
+from analysis.laws.walk import Walk
 from analysis.tables import Tables
 from trials.errors import UserError
 
@@ -48,10 +50,13 @@ def claim_pictures(verdicts: Sequence[Verdict]) -> list[Picture | None]:
             for place, verdict in enumerate(verdicts, 1)]
 
 
-def study_pictures(tables: Tables) -> list[Picture]:
-    """Those of the figures of a whole study for which it has what they need."""
+def study_pictures(tables: Tables, layer: str | None = None) -> list[Picture]:
+    """Those of the figures of a whole study for which it has what they need; that of the phases shows how ``layer``
+    goes through them."""
     quantity = "test_accuracy" if tables.trials["test_accuracy"].notna().any() else "test_loss"
     figures: dict[str, tuple[str, Callable[[], Figure]]] = {
+        "phases": ("The phase of each layer after training, and of one in training", lambda: phases_figure(
+            tables, layer)),
         "overview": ("What the swept axes do, at the end of training", lambda: summary_figure(tables)),
         "spectra": ("Spectra after training", lambda: spectra_figure(tables)),
         "spectra-in-training": ("A spectrum as it forms", lambda: spectra_over_time(tables)),
@@ -67,6 +72,8 @@ def _fitted(fit: object, rivals: Sequence[LawFit]) -> Figure | None:
     if isinstance(fit, Boundary):
         outcomes = fit.data[fit.outcome].map({0: "no", 1: "yes"})
         return phase_map(fit.data.assign(**{fit.outcome: outcomes}), fit.x, fit.y, fit.outcome, fit)
+    if isinstance(fit, Walk):
+        return walk_figure(fit)
     if isinstance(fit, Trend):
         return trend_figure(fit)
     return collapse_figure(fit) if isinstance(fit, Collapse) else None

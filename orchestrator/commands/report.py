@@ -30,6 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace, console: Console) -> int:
     """Make all of it, then write it."""
     from analysis.claims import judge  # here: these bring matplotlib and scipy
+    from analysis.claims.phases import claimed_layer
     from analysis.report.page import report
     from analysis.report.pictures import claim_pictures, study_pictures
     from analysis.tables import load
@@ -37,7 +38,7 @@ def main(args: argparse.Namespace, console: Console) -> int:
     study, results = common.load(args)
     tables, folder = load(results), Folder.open(results)
     verdicts = judge(study.claims, tables)
-    of_claims, of_study = claim_pictures(verdicts), study_pictures(tables)
+    of_claims, of_study = claim_pictures(verdicts), study_pictures(tables, claimed_layer(study.claims))
     page = report(_about(study, folder), tables, verdicts, of_claims, of_study)
     pictures = {f"report/{picture.name}.png": picture.png for picture in (*of_claims, *of_study) if picture}
     for name, content in (*pictures.items(), ("report/index.html", page.encode())):
