@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from trials.errors import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from analysis.claims import Verdict
     from analysis.tables import Tables
 
 REASONS = 20  # shown at most
@@ -45,7 +47,7 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
             console.print(f"{what:<8} {escape(folder.display(name))}", highlight=False)
         if study.claims and found.finished:
             for verdict in analysis.judge(study.claims, tables):
-                console.print(f"{verdict.answer:<10}{escape(verdict.claim)}", highlight=False)
+                console.print(f"{verdict.answer:<10}{escape(verdict.claim + _numbers(verdict))}", highlight=False)
             console.print(f"phasesweep fit {escape(results)} says why; phasesweep report {escape(results)} shows it",
                           highlight=False)
     console.print(f"results  {escape(results)}: trials, steps, layers, spectra (Parquet)", highlight=False)
@@ -63,6 +65,12 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
         console.print("the same command tries the failed ones again", highlight=False)
         return 1
     return 0
+
+
+def _numbers(verdict: Verdict) -> str:
+    """The numbers that decided, with their intervals."""
+    known = [name for name in verdict.expected if not math.isnan(verdict.estimates[name].value)]
+    return "".join(f"; {name.replace('_', ' ')} {verdict.estimates[name]}" for name in known)
 
 
 def _figure(study: Study, tables: Tables) -> Figure:

@@ -24,7 +24,7 @@ LEFT_OUT = 0.2  # of the labels, at most: with more of them outside of the order
 
 @dataclass(frozen=True)
 class Order(Region):
-    """Where the rank correlation lies if ``phases`` come in this order; each of ``visits`` occurs."""
+    """Where the rank correlation lies if ``phases`` come in this order; each of ``visits`` is among ``Walk.seen``."""
 
     phases: tuple[str, ...] = ()
     visits: tuple[str, ...] = ()
@@ -121,7 +121,8 @@ class PhasesClaim(Claim):
             if phase not in fit.seen:
                 anywhere = int((rows["phase"] == phase).sum())
                 answers.append("undecided" if anywhere else "fails")
-                notes.append(f"{phase} is the commonest at no {self.over}" if anywhere else f"no label is {phase}")
+                notes.append(f"no two replicates at one {self.over} are {phase}" if anywhere else
+                             f"no label is {phase}")
         if fit.backward:
             answers.append("undecided")
             low, high = fit.backward[0]

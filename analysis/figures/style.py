@@ -117,7 +117,8 @@ def make_log(panel: Axes, which: Literal["x", "y"]) -> None:
 def name_decades(bar: Colorbar) -> None:
     """The ticks of a horizontal bar on a log scale: plain numbers where it spans few decades, powers of ten where many,
     and no names between them, which would overprint."""
-    if bar.vmax < bar.vmin * 20:
+    low, high = bar.ax.get_xlim()
+    if high < low * 20:
         bar.locator = LogLocator(subs=(1, 2, 5))
         bar.formatter = FuncFormatter(lambda value, place: f"{value:g}")
     bar.minorformatter = NullFormatter()

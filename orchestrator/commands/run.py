@@ -18,7 +18,7 @@ from search_spaces import Study
 if TYPE_CHECKING:
     from cluster import Connection
 
-EXAMPLE = "phasesweep run batch_size_phases space.seed.replicates=3 results=/tmp/phases"
+EXAMPLE = "phasesweep run batch_size_phases space.seed.replicates=5 results=/tmp/phases"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -115,7 +115,7 @@ def test_help_of_each_verb_has_an_example_that_parses(verb: str, capsys: pytest.
 
 
 def test_the_examples_of_verbs_that_only_look_work(capsys: pytest.CaptureFixture[str]) -> None:
-    fill("batch_size_phases", "results/batch_size_phases", ["completed"] * 20)
+    fill("batch_size_phases", "results/batch_size_phases", ["completed"] * 30)
     for verb in ("list", "status", "query"):
         module = importlib.import_module(f"orchestrator.commands.{verb}")
         assert told(capsys, *shlex.split(module.EXAMPLE.replace("\\\n", " "))[1:])

@@ -84,7 +84,8 @@ def test_training_time(study: Study) -> None:
         study.write(rows)
     found = verdict(load(study.root), over="step", expect={"order": ORDER[::-1]})
     assert found.answer == "holds" and found.n == 16 and "100% of trials never go back" in found.because
-    assert "random-like at 1 (8 of 8), bulk+spikes at 100 (8 of 8)" in found.because
+    assert ("random-like from 1 on (median of 8 of 8 trials), bulk+spikes from 100 on (median of 8 of 8 trials)"
+            in found.because)
 
 
 def test_what_keeps_a_walk_from_holding(study: Study) -> None:
@@ -92,6 +93,12 @@ def test_what_keeps_a_walk_from_holding(study: Study) -> None:
     back[5] = ["bulk-decay"] * 3
     found = verdict(planted(study, back))
     assert found.answer == "undecided" and "all replicates at 4 and 64 are against the order, and at" in found.because
+
+
+def test_a_phase_is_visited_where_two_replicates_agree_on_it(study: Study) -> None:
+    lone = [["bulk-decay", "bulk+spikes", "bulk+spikes"], *STRAIGHT[1:]]
+    found = verdict(planted(study, lone), expect={"order": ORDER, "visits": ["bulk-decay"]})
+    assert found.answer == "undecided" and "no two replicates at one batch_size are bulk-decay" in found.because
 
 
 def test_one_phase_everywhere_fails(study: Study) -> None:
