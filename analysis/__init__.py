@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from analysis.figures.overview import summary_figure
     from analysis.figures.parallel import parallel_view
     from analysis.figures.phase_map import phase_map
-    from analysis.figures.phases import phases_figure, walk_figure
+    from analysis.figures.phases import headline_figure, phases_figure, walk_figure
     from analysis.figures.replicates import replicate_spread
     from analysis.figures.spectra_time import spectra_over_time
     from analysis.figures.trend import trend_figure
@@ -54,7 +54,7 @@ _MODULES = {
     "figures.overview": ("summary_figure",),
     "figures.parallel": ("parallel_view",),
     "figures.phase_map": ("phase_map",),
-    "figures.phases": ("phases_figure", "walk_figure"),
+    "figures.phases": ("headline_figure", "phases_figure", "walk_figure"),
     "figures.replicates": ("replicate_spread",),
     "figures.spectra_time": ("spectra_over_time",),
     "figures.trend": ("trend_figure",),
@@ -78,8 +78,8 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = ["Claim", "Estimate", "Tables", "Thresholds", "Verdict", "agreement", "axes", "collapse", "collapse_figure",
            "compare", "crossover", "curves", "fit_boundary", "fit_broken", "fit_finite_size", "fit_grouped", "fit_law",
-           "fit_optimum", "fit_scaling", "format_table", "judge", "label_phases", "largest_stable", "law_figure",
-           "level_set", "load", "load_studies", "observations", "optimum", "parallel_view", "phase_map",
+           "fit_optimum", "fit_scaling", "format_table", "headline_figure", "judge", "label_phases", "largest_stable",
+           "law_figure", "level_set", "load", "load_studies", "observations", "optimum", "parallel_view", "phase_map",
            "phases_figure", "query", "replicate_spread", "same_slope_test", "sensitivity", "slope_test",
            "spectra_figure", "spectra_over_time", "summary", "summary_figure", "trend", "trend_figure", "walk",
            "walk_figure", "walk_in_training"]

@@ -16,13 +16,9 @@ from orchestrator.folder import Folder
 from orchestrator.run import Outcome
 from orchestrator.store import read_trials
 from search_spaces import Study
-from trials.errors import UserError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from analysis.claims import Verdict
-    from analysis.tables import Tables
 
 REASONS = 20  # shown at most
 
@@ -41,7 +37,7 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
         console.print(analysis.format_table(summary, width=console.width))
         folder.write("summary.csv", summary.to_csv(index=False).encode())
         image = io.BytesIO()
-        _figure(study, tables).savefig(image, dpi=150)
+        analysis.headline_figure(tables, claimed_layer(study.claims)).savefig(image, dpi=150)
         folder.write("summary.png", image.getvalue())
         for what, name in (("table", "summary.csv"), ("figure", "summary.png")):
             console.print(f"{what:<8} {escape(folder.display(name))}", highlight=False)
@@ -71,16 +67,6 @@ def _numbers(verdict: Verdict) -> str:
     """The numbers that decided, with their intervals."""
     known = [name for name in verdict.expected if not math.isnan(verdict.estimates[name].value)]
     return "".join(f"; {name.replace('_', ' ')} {verdict.estimates[name]}" for name in known)
-
-
-def _figure(study: Study, tables: Tables) -> Figure:
-    """The phases where the study walks through some along one axis, else what its axes do."""
-    import analysis
-
-    try:
-        return analysis.phases_figure(tables, claimed_layer(study.claims))
-    except UserError:
-        return analysis.summary_figure(tables)
 
 
 def failures(study: Study, folder: Folder, trial_ids: Iterable[str]) -> Table:

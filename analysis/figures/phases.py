@@ -12,7 +12,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from analysis.cells import cell_axes, labelled_layers, main_layer
-from analysis.figures.overview import counts
+from analysis.figures.overview import counts, summary_figure
 from analysis.figures.style import PHASE_LOOKS, label, name_lines, sheet, short
 from analysis.laws.walk import Walk
 from analysis.observe import phases_in_training
@@ -60,6 +60,14 @@ def phases_figure(tables: Tables, layer: str | None = None) -> Figure:
         _name(left, seen)
         name_lines(figure, left)
     return figure
+
+
+def headline_figure(tables: Tables, layer: str | None = None) -> Figure:
+    """The one figure of a study: its phases, where it walks through some along one axis, else what its axes do."""
+    try:
+        return phases_figure(tables, layer)
+    except UserError:
+        return summary_figure(tables)
 
 
 def walk_figure(fit: Walk) -> Figure:

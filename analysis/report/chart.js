@@ -15,7 +15,9 @@ const el = (name, attributes = {}, ...children) => made("http://www.w3.org/1999/
 const svg = (name, attributes = {}, ...children) => made("http://www.w3.org/2000/svg", name, attributes, children);
 const byId = (id) => document.getElementById(id);
 
-function short(value, digits = 3) {
+const short = (value) => rounded(value, 3);
+
+function rounded(value, digits) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number") return String(value);
   const size = Math.abs(value);
@@ -28,8 +30,8 @@ function short(value, digits = 3) {
 
 // Ticks as text, with as many digits as tell them apart: 1.09, 1.095, 1.1.
 function named(ticks) {
-  const digits = [3, 4, 5, 6, 8].find((count) => new Set(ticks.map((tick) => short(tick, count))).size === ticks.length);
-  return ticks.map((tick) => [tick, short(tick, digits ?? 12)]);
+  const digits = [3, 4, 5, 6, 8].find((count) => new Set(ticks.map((tick) => rounded(tick, count))).size === ticks.length);
+  return ticks.map((tick) => [tick, rounded(tick, digits ?? 12)]);
 }
 
 function choice(label, options, chosen, change) {

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgba
 from analysis.boundaries.boundary import Boundary
 from analysis.estimates import Estimate
 from analysis.figures.phase_map import cell_edges, phase_map
-from analysis.figures.style import COLORS
+from analysis.figures.style import PHASE_LOOKS
 from trials.errors import UserError
 
 
@@ -87,7 +87,7 @@ def test_a_phase_has_its_own_colour_in_every_map(drawn):
     rows.loc[rows["lr"] == 1.0, "phase"] = None
     panel = drawn(phase_map(rows, "batch_size", "lr", "phase")).axes[0]
     heavy = panel.collections[1]  # in the order of the phases
-    assert tuple(heavy.get_facecolor()[0]) == tuple(alone.get_facecolor()[0]) == to_rgba(COLORS[4])
+    assert tuple(heavy.get_facecolor()[0]) == tuple(alone.get_facecolor()[0]) == to_rgba(PHASE_LOOKS["heavy-tailed"][0])
     assert [line.get_label() for line in panel.lines] == ["random-like", "heavy-tailed", "none"]
 
 

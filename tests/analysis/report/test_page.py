@@ -66,7 +66,7 @@ class Parsed(HTMLParser):
         return "".join(data for name, data in self.text if name in names)
 
 
-def fill(make_study, lrs=3, batches=4, seeds=2, layers=("fc1", "fc2"), odd="worker 1", size=32, name="demo"):
+def fill(make_study, lrs=3, batches=4, seeds=2, layers=("fc1", "fc2"), odd="worker 1", size=64, name="demo"):
     """A study with numbers planted by place: lr x batch_size x seed, the first seed of the largest lr diverged."""
     study = make_study(["lr", "batch_size", "optimizer", "seed"], name, {
         "lr": pa.float64(), "batch_size": pa.int64(), "optimizer": pa.string(), "seed": pa.int64()})
@@ -116,7 +116,7 @@ def test_what_the_page_says_and_in_which_order(make_study):
     assert answers == ["verdict holds", "verdict undecided", "verdict fails", None]  # folded, as is study.yaml
     lines = [text for name, text in page.text if name == "span"]
     at = lines.index("alpha falls")  # a line has what was asked of the claim, not its other numbers
-    assert lines[at - 1:at + 6] == [" holds", "alpha falls", "exponent", " ", "−0.5", "−0.612 to −0.388", "n = "]
+    assert lines[at - 1:at + 5] == [" holds", "alpha falls", "exponent", " −0.5", "−0.612 to −0.388", "n = "]
     text = page.said("span", "th", "td", "p", "dt", "dd", "pre")
     for words in ("✓ holds", "? undecided", "✕ fails", "−0.612 to −0.388", "2 to ∞", "– to –", "below 0", "alpha falls",
                   "n = 12; profile likelihood", "not fitted: no results", "worker 1", "0.1.0", "study: demo"):
