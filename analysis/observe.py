@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FINISHED = ("completed", "stopped")
 # What follows from other columns.
 DERIVED = ("diverged", "phase", "accuracy_gap", "loss_gap", "lr_per_batch", "configuration")
+_LABELS = frozenset(("phase", "because"))  # what label_phases adds to a layer
 _LAYER = frozenset(column.name for column in COLUMNS["layers"]) - {"trial_id", "step", "reason"}
 _WHOLE = frozenset(column.name for table in ("layers", "steps") for column in COLUMNS[table]
                    if column.type == pa.int64()) - {"step"}
@@ -36,8 +37,8 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
 
     A row a trial; a row a trial and layer where a column of the table ``layers``, or ``phase``, is asked for.
     ``where`` keeps rows whose columns have one of some values. Derived columns: ``diverged`` (0 or 1), ``phase``
-    (see phases.py), ``accuracy_gap`` (training minus test), ``loss_gap`` (test minus training), ``lr_per_batch``
-    (lr / batch_size) and ``configuration`` (a number for each setting of the axes, seeds apart).
+    and ``because`` (see phases.py), ``accuracy_gap`` (training minus test), ``loss_gap`` (test minus training),
+    ``lr_per_batch`` (lr / batch_size) and ``configuration`` (a number for each setting of the axes, seeds apart).
 
     At a training loss numbers are interpolated between the two measured steps about it, and phases follow from
     interpolated order parameters.
@@ -53,7 +54,7 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     trials = trials.assign(diverged=(trials["status"] == "diverged").astype(int), configuration=settings)
     if "diverged" not in wanted:
         trials = trials[trials["status"].isin(FINISHED)]
-    measured = wanted & (_LAYER | {"phase"})
+    measured = wanted & (_LAYER | _LABELS)
     picked: pd.DataFrame | None = None
     if not at.is_end or (wanted & _STEP) - set(trials.columns):
         steps = tables.table("steps").drop(columns=tables.axes)
@@ -97,7 +98,7 @@ def _layers(tables: Frames, wanted: set[str], trials: pd.DataFrame, picked: pd.D
 
     from analysis.phases import NEEDED, label_phases
 
-    names = {"trial_id", "step", "layer", *(wanted - {"phase"}), *(NEEDED if "phase" in wanted else ())}
+    names = {"trial_id", "step", "layer", *(wanted - _LABELS), *(NEEDED if wanted & _LABELS else ())}
     layers = tables.table("layers", sorted(names), pc.field("trial_id").isin(pa.array(trials["trial_id"], pa.string())))
     if picked is None:
         layers = layers[layers["step"] == layers.groupby("trial_id")["step"].transform("max")]
@@ -105,7 +106,7 @@ def _layers(tables: Frames, wanted: set[str], trials: pd.DataFrame, picked: pd.D
         layers = _between(layers, picked, ["trial_id", "layer"])
     if layers.empty:
         raise UserError(f"{tables.place}: no layers were measured then; set measure.weights to log and run again")
-    if "phase" in wanted:
+    if wanted & _LABELS:
         layers = label_phases(layers)
     return layers.drop(columns="step")
 

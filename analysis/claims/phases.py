@@ -103,7 +103,8 @@ class PhasesClaim(Claim):
             rows = phases_in_training(tables, self.phases).merge(rows[["trial_id", "configuration"]], on="trial_id")
             fit, moment = walk_in_training(rows, self.order.phases), "in training"
         else:
-            rows = observations(tables, {"phase", self.over}, self.at, {**self.where, "layer": (self.phases,)})
+            rows = observations(tables, {"phase", "because", self.over}, self.at,
+                                {**self.where, "layer": (self.phases,)})
             fit, moment = walk(rows, self.over, self.order.phases), str(self.at)
         answers, notes = self._others(fit, rows)
         return self.decided(f"phase of {self.phases} {moment} over {self.over}", fit.estimates, fit.n, fit.method, fit,

@@ -107,7 +107,7 @@ def walk_in_training(rows: pd.DataFrame, order: Sequence[str], *, level: float =
     labelled, left_out = _labelled(rows, order)
     trials = labelled.sort_values("step").groupby("trial_id")
     found = trials.agg(configuration=("configuration", "first"))
-    places = [trial.to_numpy() for _, trial in trials["place"]]
+    places = [group.to_numpy() for _, group in trials["place"]]
     found["r"] = [_correlation(each) for each in places]
     found["kept"] = [bool((np.diff(each) >= 0).all()) for each in places]
     several = found["configuration"].nunique() > 1
@@ -140,8 +140,8 @@ def _reason(rows: pd.DataFrame) -> str:
     found = rows["phase"].dropna()
     if len(found):
         return f"they are {', '.join(found.value_counts().index)}"
-    reasons = rows["because"].value_counts() if "because" in rows else []
-    return f"the first reason: {reasons.index[0]}" if len(reasons) else "there are none"
+    reasons = rows["because"].dropna().tolist() if "because" in rows else []
+    return f"the first reason: {reasons[0]}" if reasons else "there are none"
 
 
 def _by(labelled: pd.DataFrame, x: str) -> pd.DataFrame:

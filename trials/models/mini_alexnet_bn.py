@@ -21,8 +21,7 @@ class MiniAlexNetBN(Model):
 
     MiniAlexNet as Martin & Mahoney 2018 (arXiv 1810.01075, section 5) built it: Glorot normal weights, biases of 0.1.
     Images of 28 x 28 or 32 x 32 give their fc1 of 4096 inputs by 384 units, and fc2 of 384 by 192. Padding keeps the
-    size in convolutions; each pooling divides it by 3, rounding up. Batch normalization keeps running statistics, so
-    such trials run one by one.
+    size in convolutions; each pooling divides it by 3, rounding up.
     """
 
     channels: int = count(96, low=1, help="channels of conv1")

@@ -110,5 +110,13 @@ def test_labels_outside_of_the_order_are_left_out_and_counted(study: Study) -> N
     few = [*STRAIGHT[:-1], ["random-like", None, "rank-collapse"]]
     found = verdict(planted(study, few))
     assert found.answer == "holds" and "2 of 24 labels left out: 1 no label, 1 rank-collapse" in found.because
+    small = verdict(load(study.root), where={"batch_size": [2, 4]})
+    assert small.answer == "undecided" and "2 values of batch_size are too few" in small.because
     many = verdict(load(study.root), expect={"order": ORDER[:3]})
     assert many.answer == "undecided" and "labels left out" in many.because
+
+
+def test_a_layer_too_small_for_labels_is_undecided_with_the_reason(study: Study) -> None:
+    found = verdict(planted(study, [[None]] * 8))
+    assert found.answer == "undecided"
+    assert "none of 8 labels is in the order; the first reason: 10 eigenvalues: too few" in found.because
