@@ -43,6 +43,8 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     At a training loss numbers are interpolated between the two measured steps about it, and phases follow from
     interpolated order parameters.
 
+    Trials without such a moment are left out; ``absent`` says which.
+
     Numbers measured after a divergence are no results: such trials are left out unless ``diverged`` is asked for.
     Raises UserError where nothing is left, or was measured then.
     """
@@ -56,6 +58,7 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
         trials = trials[trials["status"].isin(FINISHED)]
     measured = wanted & (_LAYER | _LABELS)
     picked: pd.DataFrame | None = None
+    absent: tuple[str, ...] = ()
     if not at.is_end or (wanted & _STEP) - set(trials.columns):
         steps = tables.table("steps").drop(columns=tables.axes)
         if at.is_end:
@@ -63,6 +66,10 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
         else:
             picked = at.pick(steps)
             steps = _between(steps, picked, ["trial_id"])
+            there = trials["trial_id"].isin(steps["trial_id"])
+            for name in where.keys() & set(trials.columns) - set(steps.columns):
+                there |= ~trials[name].isin(list(where[name]))  # never asked for
+            absent = tuple(trials.loc[~there, "trial_id"])
         trials = trials.drop(columns=[name for name in steps if name in trials and name != "trial_id"])
         trials = trials.merge(steps, on="trial_id")
     if measured:
@@ -77,7 +84,22 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
             raise UserError(f"{tables.place}: no results {at} where {name} is {' or '.join(map(str, values))}; "
                             f"{did_you_mean(values[0], map(str, found))}")
     kept = dict.fromkeys(["trial_id", "configuration", "status", *sorted(wanted)])
-    return rows[list(kept)].reset_index(drop=True)
+    rows = rows[list(kept)].reset_index(drop=True)
+    rows.attrs["absent"] = absent
+    return rows
+
+
+def absent(tables: Frames, rows: pd.DataFrame, over: str) -> list[str]:
+    """What to say of trials that ``observations`` left out, since they never got to the moment or were not measured
+    near it: how many, and at which values of ``over``; nothing where there are none."""
+    ids = rows.attrs.get("absent", ())
+    if not ids:
+        return []
+    said = f"{len(ids)} trials left out that were never there"
+    if over not in tables.trials:
+        return [said]
+    counts = tables.trials.loc[tables.trials["trial_id"].isin(ids), over].value_counts().sort_index()
+    return [f"{said}: {over} {', '.join(f'{value} ({count})' for value, count in counts.items())}"]
 
 
 def phases_in_training(tables: Frames, layer: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, region, setting
 from analysis.estimates import Answer, Region
-from analysis.observe import observations, phases_in_training
+from analysis.observe import absent, observations, phases_in_training
 from analysis.phase_names import PHASES
 from trials.errors import UserError, did_you_mean
 
@@ -108,7 +108,7 @@ class PhasesClaim(Claim):
             fit, moment = walk(rows, self.over, self.order.phases), str(self.at)
         answers, notes = self._others(fit, rows)
         return self.decided(f"phase of {self.phases} {moment} over {self.over}", fit.estimates, fit.n, fit.method, fit,
-                            [f"{self.over}: {fit}", *notes], answers)
+                            [f"{self.over}: {fit}", *notes, *absent(tables, rows, self.over)], answers)
 
     def _others(self, fit: Walk, rows: pd.DataFrame) -> tuple[list[Answer], list[str]]:
         """What decides beside the rank correlation, and what there is to say."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, setting
-from analysis.observe import observations
+from analysis.observe import absent, observations
 
 if TYPE_CHECKING:
     from analysis.tables import Frames
@@ -26,4 +26,5 @@ class TrendClaim(Claim):
 
         rows = observations(tables, {self.trend, self.over}, self.at, self.where)
         fit = trend(rows, self.over, self.trend)
-        return self.decided(f"{self.trend} {self.at} over {self.over}", fit.estimates, len(rows), fit.method, fit)
+        return self.decided(f"{self.trend} {self.at} over {self.over}", fit.estimates, len(rows), fit.method, fit,
+                            absent(tables, rows, self.over))

@@ -83,7 +83,7 @@ def test_numbers_at_a_training_loss_are_interpolated(study: Study) -> None:
     loss = 1.2 * (0.3 / 1.2) ** (1 / 3)
     found = observations(load(study.root), {"train_loss", "stable_rank", "n_spikes", "step", "layer"},
                          Moment(train_loss=loss)).set_index("trial_id")
-    assert set(found.index) == {"a", "b"}  # c never gets there
+    assert set(found.index) == {"a", "b"} and found.attrs["absent"] == ("c",)  # c never gets there
     assert found.loc["a", ["train_loss", "stable_rank", "n_spikes", "step"]].tolist() == pytest.approx(
         [loss, -1 + 9 / 3, -1 + 6 / 3, 10 * 100 ** (1 / 3)])
     assert found.loc["b", ["train_loss", "stable_rank", "step"]].tolist() == [0.1, -1.0, 0]  # below from the start

@@ -120,3 +120,11 @@ def test_a_layer_too_small_for_labels_is_undecided_with_the_reason(study: Study)
     found = verdict(planted(study, [[None]] * 8))
     assert found.answer == "undecided"
     assert "none of 8 labels is in the order; the first reason: 10 eigenvalues: too few" in found.because
+
+
+def test_trials_that_never_get_there_are_named(study: Study) -> None:
+    for batch, row in zip(BATCHES, STRAIGHT, strict=True):
+        steps = (1, 100) if batch < 256 else (1, 50)
+        study.write(study.rows(f"b{batch}", {"batch_size": batch}, layers={"fc1": LOOKS[row[0]]}, steps=steps))
+    found = verdict(load(study.root), at={"step": 100})
+    assert "1 trials left out that were never there: batch_size 256 (1)" in found.because and found.n == 7
