@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, setting
 from analysis.observe import absent, observations
+from trials.errors import UserError
 
 if TYPE_CHECKING:
     from analysis.tables import Frames
@@ -20,6 +21,12 @@ class TrendClaim(Claim):
     gives: ClassVar[tuple[str, ...]] = ("rank_correlation",)
     trend: str = setting(column)
     over: str = setting(column)
+
+    def check(self, place: str) -> None:
+        super().check(place)
+        if self.trend == "phase":
+            raise UserError(f"{place}.trend: a phase is no number; claim the order of phases by phases: LAYER, over: "
+                            f"{self.over}, expect: {{order: [...]}}")
 
     def verdict(self, tables: Frames) -> Verdict:
         from analysis.laws.trend import trend

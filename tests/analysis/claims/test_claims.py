@@ -50,6 +50,8 @@ def without(item: dict[str, Any], key: str) -> dict[str, Any]:
     ({**POWER, "at": "start"}, "analysis[0].at", "expected end, {step: 1000} or {train_loss: 0.5}"),
     ({**POWER, "at": {"step": 1.5}}, "analysis[0].at", "expected end"),
     ({**POWER, "at": {"train_loss": -1}}, "analysis[0].at", "expected end"),
+    ({"claim": "c", "trend": "phase", "over": "lr", "expect": {"rank_correlation": {"above": 0}}}, "analysis[0].trend",
+     "claim the order of phases by phases: LAYER, over: lr"),
     ({**EDGE, "in": ["lr", "lr"]}, "analysis[0].in", "two different columns"),
     ({**EDGE, "boundary": "test_loss"}, "analysis[0]", "give above or between"),
     ({**EDGE, "boundary": "phase", "between": ["a", "a"]}, "analysis[0].between", "two different values"),
