@@ -22,6 +22,7 @@ import torch
 from orchestrator.version import VERSION
 from trials import usercode
 from trials.errors import describe
+from trials.guest import guest
 from trials.packs.lanes import Lanes
 from trials.packs.structure import structure
 from trials.setup import prepare
@@ -62,6 +63,11 @@ class Choice:
 def choose(spec: TrialSpec, device: str, available: int, wanted: int = 0) -> Choice:
     """The best number of lanes for trials like ``spec`` on ``device``, of which ``available`` are to be trained; or
     ``wanted`` of them, timed, where that is not 0."""
+    with guest(spec.seed, "timing", device):
+        return _choose(spec, device, available, wanted)
+
+
+def _choose(spec: TrialSpec, device: str, available: int, wanted: int) -> Choice:
     if wanted:
         return _as_wanted(spec, device, min(wanted, available))
     if available < 2:

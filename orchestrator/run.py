@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
@@ -21,17 +23,19 @@ from orchestrator.lease import Lease
 from orchestrator.progress import SweepProgress
 from orchestrator.provenance import study_file
 from orchestrator.queue import Queue
-from orchestrator.shipping import fingerprint
+from orchestrator.shipping import earlier_fingerprint, fingerprint
 from orchestrator.store import Store, committed, read_trials
 from orchestrator.survey import Survey, survey, work
 from orchestrator.time_limit import TimeUp, time_limit, too_long
 from search_spaces import Study
-from trials import records
+from trials import records, usercode
 from trials.errors import UserError
 from trials.packs.structure import structure
 from trials.records import Rows
+from trials.rehearsal import equal_starts, rehearse
 from trials.spec import TrialSpec
-from trials.trainer import rehearse
+from trials.tasks import own
+from trials.tasks.fingerprint import same
 
 if TYPE_CHECKING:
     from cluster import Connection
@@ -56,21 +60,21 @@ def run(study: Study, results: str, connect: Connect, console: Console) -> Outco
     fresh = not read_trials(folder, ["trial_id"], skip_damaged=True).num_rows
     before = survey(study, {}, lambda trial_ids: [None] * len(trial_ids)) if fresh else None
     if before is not None:  # said before the folder is made
-        _rehearse(before, study.resources.seconds)
+        _rehearse(before, study, console)
     with Lease(folder) as lease:
         store = Store.open(folder, wanted_schemas(study, folder))
         checkpoints.sweep(folder)
         for warning in store.warnings:
-            console.print(warning, style="yellow", markup=False, highlight=False)
+            _warn(console, warning)
         observed = Observed(folder, store.statuses)
         if before is None or store.statuses:  # going through a design of a million trials takes half a minute
             before = survey(study, store.statuses, observed)
         for line in changes(study, folder):
-            console.print(line, style="yellow", markup=False, highlight=False)
+            _warn(console, line)
         if before.finished:
             return Outcome(before, None)
         if not fresh:
-            _rehearse(before, study.resources.seconds)
+            _rehearse(before, study, console)
         if before.failed:
             store.discard(before.failed)
         folder.write("study.yaml", study_file(study))
@@ -78,27 +82,39 @@ def run(study: Study, results: str, connect: Connect, console: Console) -> Outco
         return Outcome(survey(study, store.statuses, observed), interrupted)
 
 
-def _rehearse(found: Survey, seconds: float) -> None:
+def _rehearse(found: Survey, study: Study, console: Console) -> None:
     """Raise UserError if neither the first nor the last trial can be trained. Where only some cannot, the others are to
     run; what has failed before is tried again as it is."""
     if found.failed or found.last is None:
         return
+    spec = next(iter(found.examples.values()))
     try:
-        first_step(next(iter(found.examples.values())), seconds)
+        first_step(spec, study)
+    except own.Changed:
+        raise
     except UserError:
         with contextlib.suppress(UserError):
-            first_step(found.last, seconds)
+            first_step(found.last, study)
             return
         raise
+    if equal_starts(spec, study.seeds):
+        _warn(console, f"seeds {study.seeds[0]} and {study.seeds[1]} start from the same weights: replicates differ in "
+                       f"the order of the data alone. If {spec.model['name']} calls torch.manual_seed, remove it: "
+                       "the generators are seeded for each trial")
 
 
-def first_step(spec: TrialSpec, seconds: float) -> None:
-    """Raise UserError if the trial cannot be trained, or its first step takes more than ``seconds`` (0: no limit)."""
+def first_step(spec: TrialSpec, study: Study) -> None:
+    """Raise UserError if the trial cannot be trained or measured, or takes longer to than a whole trial may."""
+    seconds = study.resources.seconds
     try:
         with time_limit(seconds):
-            rehearse(spec)
+            rehearse(spec, study.measure)
     except TimeUp:
         raise UserError(f"trial: its first step {too_long(seconds)}") from None
+
+
+def _warn(console: Console, line: str) -> None:
+    console.print(line, style="yellow", markup=False, highlight=False)
 
 
 def wanted_schemas(study: Study, folder: Folder) -> dict[str, pa.Schema]:
@@ -117,16 +133,37 @@ def wanted_schemas(study: Study, folder: Folder) -> dict[str, pa.Schema]:
 def changes(study: Study, folder: Folder) -> list[str]:
     """What is no longer as it was when the finished trials ran, though it does not change their identity: one line
     each. They are kept; measuring them again takes another results folder."""
-    stored = read_trials(folder, ["status", "measure", "code"]).to_pylist()
+    stored = read_trials(folder, ["status", "measure", "code", "task", "model", "data", "config"]).to_pylist()
     finished = [row for row in stored if row["status"] in records.FINAL]  # the others run again anyway
-    lines = []
-    for column, now, what in (("measure", study.measure.json, "were measured under another measure: block"),
-                              ("code", fingerprint(study), "ran before your model or task file was changed")):
-        differ = sum(row.get(column) != now for row in finished)
+    ran = Counter((row.get("code"), row["task"], row["model"]) for row in finished)
+    earlier, lines = earlier_fingerprint(study), []
+    for what, differ in (
+            ("were measured under another measure: block",
+             sum(row.get("measure") != study.measure.json for row in finished)),
+            ("ran before your model or task file was changed, or what it imports beside it",
+             sum(count for (code, *names), count in ran.items() if code not in (earlier, _code(names, code)))),
+            ("ran on other data than your task gives now", sum(map(_other_data, finished)))):
         if differ:
             lines.append(f"{differ} finished trials {what}; they are kept as they are. To run them again give another "
                          "results=PATH")
     return lines
+
+
+def _code(names: list[str], before: str | None) -> str | None:
+    """The fingerprint that the code of a finished trial has now; what it was where there is no such code any more."""
+    try:
+        return usercode.fingerprint(names)
+    except UserError:
+        return before
+
+
+def _other_data(row: Mapping[str, Any]) -> bool:
+    """Whether a finished trial saw other data than its task gives now, as far as is known: rows of earlier versions do
+    not tell, nor is every task of an open range looked at."""
+    if row.get("data") is None:
+        return False
+    now = own.of(json.loads(row["config"])["task"])
+    return now is not None and not same(now, row["data"])
 
 
 def look(study: Study, folder: Folder) -> Survey:
@@ -165,13 +202,14 @@ def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, observed: O
         workers.check(cluster.target)
         job = Job(study.measure, store.schemas, tuple(store.axes), study.resources.cpu, study.retries,
                   study.lanes, checkpoints.SECONDS, folder.root if folder.local else folder.shown, str(study.folder),
-                  os.getcwd(), fingerprint(study), study.resources.seconds, keeper(folder, cluster))
+                  os.getcwd(), fingerprint(study), study.resources.seconds, keeper(folder, cluster), data=own.known())
         queue = Queue(study.trials(observed), store.statuses, partial(work, study=study), workers.slots, structure,
                       study.lanes)
         with SweepProgress(console, before.size, before.done) as progress:
 
             def commit(rows: Rows) -> None:
                 lease.check()
+                own.compare(rows.tables["trials"].select(["config", "data"]).to_pylist())
                 store.commit(rows)
                 checkpoints.forget(folder, rows.ids)
                 progress.came(rows.tables["trials"]["status"].to_pylist())

@@ -8,8 +8,13 @@ from trials import usercode
 
 
 def fingerprint(study: Study) -> str | None:
-    """Hash of the user's own files that the study names; None if there are none."""
+    """Hash of the user's own files that the study names and of what they import beside them; None if there are none."""
     return usercode.fingerprint(_components(study))
+
+
+def earlier_fingerprint(study: Study) -> str | None:
+    """What earlier versions wrote into the column ``code`` of each trial of the study."""
+    return usercode.earlier_fingerprint(_components(study))
 
 
 def bundle(study: Study) -> Bundle:

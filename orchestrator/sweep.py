@@ -47,8 +47,6 @@ COMMIT_TRIALS = 2000  # and at most this many wait together
 GRACE_SECONDS = 25.0  # workers that are told to stop may take this long: Slurm and Kubernetes kill after 30 s
 DIED = "WorkerLost: the worker process died; out of memory?"
 
-Commit = Callable[[Rows], None]
-
 
 class _Leave(BaseException):
     """Ends Tune's loop without its clean-up, which waits 15 s for workers that do not answer."""
@@ -61,8 +59,8 @@ class Sweep:
     ``failure`` holds a UserError that ended the run: a full disk, a lost lease.
     """
 
-    def __init__(self, queue: Queue, job: Job, workers: Workers, commit: Commit, tick: Callable[[], None],
-                 tell: Callable[[str], None]) -> None:
+    def __init__(self, queue: Queue, job: Job, workers: Workers, commit: Callable[[Rows], None],
+                 tick: Callable[[], None], tell: Callable[[str], None]) -> None:
         self.queue, self.job, self.workers = queue, job, workers
         self._commit, self._tick, self._tell = commit, tick, tell
         self.failure: UserError | None = None
@@ -70,8 +68,7 @@ class Sweep:
         self._running: dict[int, tuple[float, frozenset[str]]] = {}  # since when, and the nodes alive then, by pack
         self._told: float | None = None  # when the workers were told to stop
         self._pending: list[Rows] = []
-        self._pending_trials = 0
-        self._oldest = 0.0
+        self._pending_trials, self._oldest = 0, 0.0
 
     @property
     def interrupted(self) -> signal.Signals | None:
@@ -125,6 +122,9 @@ class Sweep:
         rows = Rows.from_bytes(result.pop("rows"))
         if result["ids"]:
             self._hold(rows)
+        if result.get("wrong"):
+            self.flush()
+            self.failure = UserError(result["wrong"])
 
     def began(self, pack: Pack) -> None:
         """A worker has ``pack`` now."""

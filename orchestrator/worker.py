@@ -27,13 +27,15 @@ from orchestrator.time_limit import TimeUp, time_limit, too_long, within
 from orchestrator.version import VERSION
 from trials import usercode
 from trials.checkpoint import Stopped
-from trials.errors import describe
+from trials.errors import UserError, describe
 from trials.measure import Measure
 from trials.observer import Emitted
 from trials.packs.pack import train_pack
 from trials.packs.structure import structure
 from trials.records import Rows
+from trials.setup import load_data
 from trials.spec import TrialSpec
+from trials.tasks import own
 from trials.trainer import train
 
 FLUSH_SECONDS = 0.5  # rows of short trials travel together
@@ -44,7 +46,8 @@ class Job:
     """What every pack of one run has in common; sent to a worker once.
 
     ``seconds`` are what a trial may take, 0 for any time; ``keeper`` keeps checkpoints for nodes that do not see the
-    results; ``run`` is what this run is called where it is told to stop.
+    results; ``run`` is what this run is called where it is told to stop; ``data`` are the fingerprints of the data that
+    the user's tasks gave in the driver.
     """
 
     measure: Measure
@@ -61,6 +64,7 @@ class Job:
     seconds: float
     keeper: Any = None
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 class Worker(tune.Trainable):
@@ -70,6 +74,7 @@ class Worker(tune.Trainable):
         """Called once a process: its imports and its data stay from pack to pack."""
         self.job = job
         usercode.search_in(job.folder)
+        own.expect(job.data)
         torch.set_num_threads(max(1, int(job.cpus)))
         self.reset_config(config)
 
@@ -90,8 +95,8 @@ class Worker(tune.Trainable):
         began = time.perf_counter()
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.job.schemas}
         ids: list[str] = []
-        done = True
-        with contextlib.suppress(Stopped):
+        done, wrong = True, ""
+        try:
             for spec, emitted, attempts in self.results:
                 ids.append(spec.trial_id)
                 for table, found in trial_rows(spec, emitted, attempts, self.job, self.pack.device).items():
@@ -99,8 +104,12 @@ class Worker(tune.Trainable):
                 if time.perf_counter() - began > FLUSH_SECONDS:
                     done = False
                     break
+        except Stopped:
+            pass
+        except own.Changed as error:
+            wrong = str(error)
         return {"rows": Rows.build(self.job.schemas, rows).to_bytes(), "ids": ids,
-                "seconds": time.perf_counter() - began, "done": done}
+                "seconds": time.perf_counter() - began, "done": done, "wrong": wrong}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: finished trials are committed, long ones keep checkpoints of their own."""
@@ -114,12 +123,23 @@ class Worker(tune.Trainable):
         for spec in self.pack.specs.values():
             groups.setdefault(structure(spec), []).append(spec)
         for specs in groups.values():
+            self._look_at_data(specs[0])
             left = {spec.trial_id: spec for spec in specs}
             for spec, emitted in self._side_by_side(specs):
                 del left[spec.trial_id]
                 yield spec, emitted, self.pack.attempts[spec.trial_id] + 1
             for spec in left.values():
                 yield spec, *self._alone(spec)
+
+    def _look_at_data(self, spec: TrialSpec) -> None:
+        """Raise own.Changed where a task gives other data here than elsewhere: that ends the run, not the trial."""
+        try:
+            with time_limit(self.job.seconds):
+                load_data(spec, self.pack.device)
+        except own.Changed:
+            raise
+        except (Exception, SystemExit, TimeUp):  # said of the trials that want these data
+            pass
 
     def _side_by_side(self, specs: list[TrialSpec]) -> Iterator[tuple[TrialSpec, Emitted]]:
         """Those of some trials of one structure that can be trained as lanes, where that pays."""
@@ -157,6 +177,14 @@ def failed(reason: str, wall_time: float) -> dict[str, Any]:
     return {"status": "failed", "reason": reason, "wall_time": wall_time}
 
 
+def _code(spec: TrialSpec) -> str | None:
+    """The fingerprint of the user's code of a trial; None where that cannot be imported, which is why it failed."""
+    try:
+        return usercode.fingerprint([spec.task["name"], spec.model["name"]])
+    except UserError:
+        return None
+
+
 def trial_rows(spec: TrialSpec, emitted: Emitted, attempts: int, job: Job,
                device: str) -> dict[str, list[dict[str, Any]]]:
     """The rows of a trial by table, complete with id, config columns and provenance."""
@@ -165,7 +193,9 @@ def trial_rows(spec: TrialSpec, emitted: Emitted, attempts: int, job: Job,
     trial = {
         **flat, "trial_id": spec.trial_id, **emitted.trial, "attempts": attempts,
         "finished_at": datetime.datetime.now(datetime.timezone.utc), "device": device, "host": platform.node(),
-        "torch_version": torch.__version__, "version": VERSION, "code": job.code, "measure": job.measure.json,
+        "torch_version": torch.__version__, "version": VERSION,
+        "code": _code(spec), "data": own.of(spec.task),
+        "measure": job.measure.json,
         "config": spec.canonical,
     }
     return {"trials": [trial], **{table: [{**common, **row} for row in getattr(emitted, table)]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
 from search_spaces.axes import Axis
 from search_spaces.space import Substitution
 from trials import usercode
-from trials.errors import UserError, describe
+from trials.errors import UserError
 from trials.spec import TrialSpec, make
-from trials.tasks.base import Data
+from trials.tasks import own
 
 
 def train_size(task: Mapping[str, Any]) -> int | None:
@@ -22,8 +20,7 @@ def train_size(task: Mapping[str, Any]) -> int | None:
     Raises UserError where the user's code fails.
     """
     if usercode.is_usercode(task["name"]):
-        params = {key: value for key, value in task.items() if key != "name"}
-        return _user_train_size(usercode.load(task["name"], "trial.task.name"), task["name"], json.dumps(params))
+        return own.train_size(task)
     size: int | None = make("task", task).train_size
     return size
 
@@ -54,16 +51,3 @@ def check_limits(base: TrialSpec, axes: Sequence[Axis]) -> None:
 
 def _extremes(by_path: Mapping[Any, Axis], path: tuple[str, ...], base: Any) -> tuple[Any, ...]:
     return by_path[path].extremes if path in by_path else (base,)
-
-
-@lru_cache(maxsize=1024)
-def _user_train_size(function: Callable[..., Any], name: str, params: str) -> int | None:
-    try:
-        data = function(**json.loads(params))
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UserError(f"trial.task: {name} failed: {describe(error)}") from error
-    if not isinstance(data, Data):
-        raise UserError(f"trial.task.name: {name} must return trials.Data, got {type(data).__name__}")
-    return None if data.fresh is not None else len(data.x_train)

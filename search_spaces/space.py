@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -31,10 +31,12 @@ def parse_space(forms: Mapping[str, Mapping[str, Any]], trial: Mapping[str, Any]
     """The axes of ``space``, given as {dotted key: form}; ``base`` is ``trial``, parsed. Raises UserError."""
     whole = {group: _components(group, forms[group], trial.get(group) or {}) for group in GROUPS if group in forms}
     places = _places({group: whole.get(group, (getattr(base, group),)) for group in GROUPS}, base.knobs)
+    anything = {group for group in USER_ARGUMENTS for component in whole.get(group, (getattr(base, group),))
+                if _takes_anything(component["name"], f"trial.{group}.name")}
     keys: dict[Path, str] = {}
     axes: list[Axis] = []
     for key, form in forms.items():
-        path = _find(key, places)
+        path = _find(key, places, anything)
         if path in keys:
             raise UserError(f"space.{key}: the same as space.{keys[path]}; remove one of them")
         keys[path] = key
@@ -121,6 +123,12 @@ def _accepted(group: str, name: str, place: str) -> list[str]:
     return named[USER_ARGUMENTS.get(group, 0):]
 
 
+def _takes_anything(name: str, place: str) -> bool:
+    """Whether a user's function has ``**parameters``."""
+    return usercode.is_usercode(name) and any(
+        each.kind is each.VAR_KEYWORD for each in inspect.signature(usercode.load(name, place)).parameters.values())
+
+
 def _components(group: str, form: Mapping[str, Any], base: Any) -> tuple[Component, ...]:
     """The components of a whole-component axis. A bare name keeps those of the base's parameters that the study gives
     and the named component takes; a mapping stands for itself."""
@@ -142,8 +150,9 @@ def _knob_field(path: Path) -> list[Field | None]:
     return [declared(KNOBS.classes[path[1]])[path[2]]]
 
 
-def _find(key: str, places: Mapping[Path, Any]) -> Path:
-    """The one path that ``key`` is a tail of, or all of; a knob that the trial lacks needs its own name in the key."""
+def _find(key: str, places: Mapping[Path, Any], anything: Container[str]) -> Path:
+    """The one path that ``key`` is a tail of, or all of; a knob that the trial lacks needs its own name in the key.
+    Components in ``anything`` take parameters of any name."""
     tail = tuple(key.split("."))
     if tail in places:
         return tail
@@ -155,6 +164,9 @@ def _find(key: str, places: Mapping[Path, Any]) -> Path:
         return found[0]
     if found:
         raise UserError(f"space.{key}: ambiguous; write {' or '.join('.'.join(path) for path in found)}")
+    if len(tail) == 2 and tail[0] in anything:
+        raise UserError(f"space.{key}: {tail[0]} takes parameters of any name (**); give trial.{key} a value, which "
+                        "the axis then replaces")
     paths = [*places, *absent]
     known = {".".join(path[i:]) for path in paths for i in range(len(path)) if path in places or len(path[i:]) > 1}
     if len(tail) > 1 and ".".join(tail[:-1]) in known:

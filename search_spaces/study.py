@@ -26,6 +26,7 @@ from trials.errors import UserError, did_you_mean
 from trials.fields import check, choice, count, declared, real
 from trials.measure import Measure
 from trials.spec import GROUPS, TrialSpec, column, column_types, parse_trial
+from trials.tasks import own
 
 Observe = Callable[[list[str]], list[Mapping[str, Any] | None]]
 MAX_BYTES = 1_000_000
@@ -175,6 +176,7 @@ def load_study(ref: str, overrides: Sequence[str] = ()) -> Study:
     """
     text, label, folder = _read(ref)
     usercode.search_in(folder)
+    own.expect({})  # files of data may have changed since the last study
     try:
         return _study(merge(parse(text), overrides), folder)
     except UserError as error:

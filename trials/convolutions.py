@@ -115,7 +115,7 @@ def _input_sizes(module: nn.Module, example: Tensor) -> dict[str, tuple[int, ...
     modes = [(child, child.training) for child in module.modules()]
     try:
         with torch.no_grad():
-            module.eval()(example)
+            module.eval()(example.clone())
     finally:
         for child, mode in modes:
             child.training = mode

@@ -58,7 +58,8 @@ class Network:
         self._tap, self._reached = tap, 0
         try:
             with self.holding(params, buffers) as module:
-                output: Tensor = module(x)
+                # A copy: the first operation may work in place, and x be part of the data set, or be used again.
+                output: Tensor = module(x.clone())
         finally:
             self._tap = None
         return output

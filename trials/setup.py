@@ -6,19 +6,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from trials import usercode
 from trials.batches import total_steps
 from trials.errors import UserError
+from trials.evaluate import evaluate, finite
+from trials.guest import guest
 from trials.knobs.base import Knob
 from trials.network import Network, tensors
 from trials.optimizers.base import Optimizer, Params
 from trials.schedules.base import Schedule
 from trials.spec import TrialSpec, make
 from trials.streams import Stream, torch_seeded
+from trials.tasks import own
 from trials.tasks.base import Data
 
 
@@ -88,43 +93,49 @@ def _check_same(network: Network, initial: Params, buffers: Params, module: torc
     x_B = data.x_train[:2]
     with network.evaluating():
         ours = network(initial, buffers, x_B)
-    if not torch.allclose(ours, module.eval()(x_B), equal_nan=True):
+    if not torch.allclose(ours, module.eval()(x_B.clone()), equal_nan=True):
         raise Different("the model of another seed differs in more than its parameters and buffers")
 
 
 def load_data(spec: TrialSpec, device: str = "cpu") -> Data:
     """The trial's data on ``device``, in its precision; kept for the next trial of the same task."""
-    return _load_data(json.dumps(dict(spec.task), sort_keys=True), device, spec.precision)
+    return _load_data(json.dumps(dict(spec.task), sort_keys=True), device, spec.precision, own.age())
 
 
 @lru_cache(maxsize=4)
-def _load_data(task: str, device: str, precision: str) -> Data:
+def _load_data(task: str, device: str, precision: str, age: int) -> Data:
     component = json.loads(task)
-    if usercode.is_usercode(component["name"]):
-        name = component.pop("name")
-        data: Data = usercode.load(name, "trial.task.name")(**component)
-        if not isinstance(data, Data):
-            raise UserError(f"trial.task.name: {name} must return trials.Data, got {type(data).__name__}")
-    else:
-        data = make("task", component).data()
+    data: Data = own.load(component) if usercode.is_usercode(component["name"]) else make("task", component).data()
     return data.to(device, getattr(torch, precision))
 
 
 def build_module(spec: TrialSpec, data: Data) -> torch.nn.Module:
     """The trial's model on the CPU, initialized from its seed's ``init`` stream."""
-    params = {key: value for key, value in spec.model.items() if key != "name"}
-    with torch_seeded(spec.seed, "init"):
-        if not usercode.is_usercode(spec.model["name"]):
+    name, params = spec.model["name"], {key: value for key, value in spec.model.items() if key != "name"}
+    if not usercode.is_usercode(name):
+        with torch_seeded(spec.seed, "init"):
             built: torch.nn.Module = make("model", spec.model).build(data.input_shape, data.outputs)
             return built
-        module = usercode.load(spec.model["name"], "trial.model.name")(data.input_shape, data.outputs, **params)
-    if not isinstance(module, torch.nn.Module):
-        raise UserError(f"trial.model.name: {spec.model['name']} must return a torch.nn.Module, "
-                        f"got {type(module).__name__}")
+    build = usercode.load(name, "trial.model.name")
+    with guest(spec.seed, "init"):
+        module = build(data.input_shape, data.outputs, **params)
+        if not isinstance(module, torch.nn.Module):
+            raise UserError(f"trial.model.name: {name} must return a torch.nn.Module, got {type(module).__name__}")
+        if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+            _materialize(module, data)
     _check_tensors(module)
     if not module.training:  # as every training loop begins; parts that are in evaluation mode by themselves stay so
         module.train()
     return module
+
+
+@torch.no_grad()
+def _materialize(module: torch.nn.Module, data: Data) -> None:
+    """Give lazy modules (nn.LazyLinear ...) their parameters, whose shapes and numbers come with the first input."""
+    modes = [(child, child.training) for child in module.modules()]
+    module.eval()(data.x_train[:2].to("cpu", torch.get_default_dtype(), copy=True))
+    for child, mode in modes:
+        child.training = mode
 
 
 def _check_tensors(module: torch.nn.Module) -> None:
@@ -138,17 +149,40 @@ def _check_tensors(module: torch.nn.Module) -> None:
 
 
 def build_network(spec: TrialSpec, data: Data) -> Network:
-    """The trial's model as a function of its parameters, where the data are; its output's shape is checked."""
+    """The trial's model as a function of its parameters, where the data are; its output is checked."""
     network = Network(build_module(spec, data).to(data.x_train.device, data.dtype))
-    _check_output(network, data)
+    if usercode.is_usercode(spec.model["name"]):
+        with guest(spec.seed, "check", str(data.x_train.device)):
+            _check_output(network, data)
     return network
 
 
-@torch.no_grad()
 def _check_output(network: Network, data: Data) -> None:
     """An output (B,) against targets (B, 1) would broadcast to a loss of something else, so the shape must be right."""
     x_B = data.x_train[:2]
-    with network.evaluating():
-        shape, expected = tuple(network(*tensors(network.module), x_B).shape), (len(x_B), data.outputs)
+    params, buffers = tensors(network.module)
+    params = {name: value.requires_grad_() for name, value in params.items()}
+    with network.evaluating(), torch.enable_grad():
+        output: Any = network(params, buffers, x_B)
+    if not isinstance(output, torch.Tensor):
+        raise UserError(f"trial.model: gives a {type(output).__name__}; expected one tensor, such as the logits alone")
+    shape, expected = tuple(output.shape), (len(x_B), data.outputs)
     if shape != expected:
         raise UserError(f"trial.model: gives an output of shape {shape} for {len(x_B)} inputs; expected {expected}")
+    if output.dtype != data.dtype:
+        raise UserError(f"trial.model: gives an output of type {output.dtype}; expected {data.dtype}, as its input "
+                        "has: end with .to(x.dtype)")
+    if not output.requires_grad:
+        raise UserError("trial.model: its output has no gradient; it must follow from the parameters by torch "
+                        "operations, without no_grad() and detach()")
+    if not bool(output.isfinite().all()):
+        raise UserError(f"trial.model: {UNSOUND}")
+
+
+UNSOUND = "the output of the model is not finite before any training"
+
+
+def sound(trial: Trial) -> bool:
+    """Whether the training loss of the model is finite as it was built, before a knob or a step changed it."""
+    module = build_module(trial.spec, trial.data).to(trial.data.x_train.device, trial.data.dtype)
+    return finite(evaluate(trial.network, *tensors(module), trial.data)["train_loss"])

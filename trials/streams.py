@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,9 +36,23 @@ def generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
 
 
 @contextmanager
+def seeded(seed: int, purpose: str, device: str = "cpu") -> Iterator[None]:
+    """``torch_seeded``, and the same of NumPy's and Python's global generators: for a user's own code."""
+    numpy, python = np.random.get_state(), random.getstate()
+    with torch_seeded(seed, purpose, device):
+        np.random.seed(derive(seed, f"{purpose} numpy") % 2**32)
+        random.seed(derive(seed, f"{purpose} python"))
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy)
+            random.setstate(python)
+
+
+@contextmanager
 def torch_seeded(seed: int, purpose: str, device: str = "cpu") -> Iterator[None]:
     """Inside, torch's global generators (the CPU's, and the device's if it is a GPU) start from (seed, purpose);
-    outside, they are as if nothing had happened. For code that draws from them: initializers, a user's own model."""
+    outside, they are as if nothing had happened. For code of ours that draws from them: initializers."""
     devices = [torch.device(device)] if device.startswith("cuda") else []
     with torch.random.fork_rng(devices=devices):
         # Not torch.manual_seed: without a GPU in use it keeps, for a GPU to come, a record of every call.

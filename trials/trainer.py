@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from trials import usercode
 from trials.batches import Batches
 from trials.checkpoint import NO_CHECKPOINTS, Checkpoint, Checkpoints
 from trials.divergence import CHECK_EVERY, NOT_FINITE, Watch
-from trials.errors import UserError, describe
 from trials.evaluate import NAMES, evaluate
+from trials.guest import put_back
 from trials.knobs.base import Moment
 from trials.measure import Measure
 from trials.observer import Emitted, Observer, Reading, observe
 from trials.optimizers.base import Params, global_norm
-from trials.setup import Trial, prepare
+from trials.setup import UNSOUND, Trial, prepare, sound
 from trials.spec import TrialSpec
 from trials.step import Step
-from trials.streams import torch_seeded
+from trials.streams import seeded
 
 
 def train(spec: TrialSpec, measure: Measure, device: str = "cpu",
@@ -30,33 +33,37 @@ def train(spec: TrialSpec, measure: Measure, device: str = "cpu",
     """
     checkpoints.go_on()
     began = time.perf_counter()
-    trial = prepare(spec, device)
-    observer = Observer(trial, measure)
-    # A user's model may draw from torch's global generator (its own dropout, say): seed it, and leave no trace.
-    with torch_seeded(spec.seed, "global", device):
-        status, taken, reason = _run(Alone(trial), observer, checkpoints)
+    with put_back():
+        trial = prepare(spec, device)
+        observer = Observer(trial, measure)
+        with seeded(spec.seed, "global", device):  # a user's model may draw from it (for its own dropout, say)
+            status, taken, reason = _run(Alone(trial), observer, checkpoints)
     observer.emitted.trial = outcome(observer, status, taken, reason, time.perf_counter() - began)
     return observer.emitted
 
 
-def rehearse(spec: TrialSpec) -> None:
-    """Build everything the trial needs and take one gradient, so that what cannot work is said before a sweep begins.
+@contextlib.contextmanager
+def _aside(trial: Trial, taken: int) -> Iterator[None]:
+    """For evaluations: what a user's model draws then does not depend on, and does not shift, what it draws in
+    training."""
+    if usercode.is_usercode(trial.spec.model["name"]):
+        with seeded(trial.spec.seed, f"evaluation {taken}", trial.device):
+            yield
+    else:
+        yield
 
-    Raises UserError, in one line, for whatever goes wrong in a user's own model or task too.
-    """
-    try:
-        Alone(prepare(spec, "cpu")).take()
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UserError(f"trial: cannot be trained: {describe(error)}") from error
+
+def verdict(trial: Trial, taken: int, reason: str) -> tuple[str, int, str]:
+    """Status, step and reason of a trial whose loss is not finite: diverged is what training did, so a model that gives
+    no finite loss as it is built has failed."""
+    return ("failed", taken, UNSOUND) if taken == 0 and not sound(trial) else ("diverged", taken, reason)
 
 
 def outcome(observer: Observer, status: str, taken: int, reason: str | None, wall_time: float, lanes: int = 1,
             ) -> dict[str, object]:
     """The row of ``trials`` of a trial that came to an end after ``taken`` steps (its divergence is at that step)."""
     emitted = observer.emitted
-    losses = emitted.steps[-1] if status != "diverged" else {}
+    losses = emitted.steps[-1] if status not in ("diverged", "failed") else {}
     return {
         "status": status, "reason": reason, "steps": taken, "epochs": observer.epochs(taken),
         "diverged_step": taken if status == "diverged" else None,
@@ -130,11 +137,12 @@ def _run(alone: Alone, observer: Observer, checkpoints: Checkpoints) -> tuple[st
             diverged = watch.look(taken - len(unread), torch.stack(unread).tolist() if unread else [])
             unread = []
             if diverged is not None:
-                return "diverged", *diverged
+                return verdict(alone.trial, *diverged)
         if looks:
-            [end] = observe([observer], [alone.read(loss, grads)])
+            with _aside(alone.trial, taken):
+                [end] = observe([observer], [alone.read(loss, grads)])
             if end is not None:
-                return end, taken, NOT_FINITE if end == "diverged" else None
+                return verdict(alone.trial, taken, NOT_FINITE) if end == "diverged" else (end, taken, None)
         if taken == alone.trial.total:
             return "completed", taken, None
         if due:

@@ -6,23 +6,28 @@ not hide ours. Where our code has travelled to another machine, the user's lies 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import os.path
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
 
+from trials import sources
 from trials.errors import UserError, describe, did_you_mean
+from trials.guest import guest
 
 SHIPPED = Path(__file__).parents[1] / "_usercode"
 MOST_FILES, MOST_BYTES = 500, 8 << 20  # that travel
+OURS = ("analysis", "cluster", "orchestrator", "search_spaces", "store", "trials")
 
 _folders: list[Path] = []
+_loaded: dict[str, dict[Path, str]] = {}  # hashes of the files that each module was made of, by its name
 
 
 def is_usercode(name: str) -> bool:
@@ -32,7 +37,8 @@ def is_usercode(name: str) -> bool:
 
 def search_in(folder: str | Path) -> None:
     """Look for relative ``file.py`` names (and modules) in ``folder`` too, after the working directory and before the
-    folders named earlier."""
+    folders named earlier. A study begins with it: what was changed since it was imported will be imported anew."""
+    _forget_changed()
     path = Path(folder).resolve()
     if path in _folders:
         _folders.remove(path)
@@ -59,15 +65,38 @@ def check_params(name: str, params: Mapping[str, Any], leading: int, place: str)
         raise UserError(f"{place}: {name}{signature} does not take these parameters: {error}") from None
 
 
-def fingerprint(names: list[str]) -> str | None:
-    """A short hash of the source files behind the user-code ``names``; None if there are none."""
+def fingerprint(names: Iterable[str]) -> str | None:
+    """A short hash of the source files behind the user-code ``names`` and of what these import beside them, as they
+    were when they were imported; None if there are none."""
+    contents = {content for name in names if is_usercode(name) for content in _contents(name).values()}
+    return hashlib.blake2b("".join(sorted(contents)).encode(), digest_size=8).hexdigest() if contents else None
+
+
+def earlier_fingerprint(names: Iterable[str]) -> str | None:
+    """What earlier versions gave for all names of a study: of the named files alone."""
     digest, any_found = hashlib.blake2b(digest_size=8), False
     for name in sorted(set(filter(is_usercode, names))):
-        file = inspect.getsourcefile(load(name, name))
-        if file is not None:
-            digest.update(Path(file).read_bytes())
+        if (file := _source(name)) is not None:
+            digest.update(file.read_bytes())
             any_found = True
     return digest.hexdigest() if any_found else None
+
+
+def _contents(name: str) -> dict[Path, str]:
+    """Hashes of the files of a user's code; of what is installed, that of the function's file alone."""
+    load(name, name)
+    source = name.rpartition(":")[0]
+    module = _alias(_find(source, name)) if source.endswith(".py") else source
+    file = None if module in _loaded else _source(name)
+    return _loaded.get(module, {}) if file is None else sources.digest([file])
+
+
+def _source(name: str) -> Path | None:
+    """The file that a function is written in."""
+    with contextlib.suppress(TypeError):  # of an object that can be called
+        file = inspect.getsourcefile(load(name, name))
+        return None if file is None else Path(file)
+    return None
 
 
 def files(names: list[str], place: str) -> dict[str, bytes]:
@@ -83,11 +112,10 @@ def files(names: list[str], place: str) -> dict[str, bytes]:
         if source.endswith(".py"):
             path, there = _find(source, place), _shipped(source)
         else:
-            top = source.partition(".")[0]
-            path = Path(getattr(_load_module(top, place), "__file__", None) or sys.executable)
-            path = path.parent if path.name == "__init__.py" else path
-            if path.parent not in (Path.cwd(), SHIPPED, *_folders):
+            home = _home(source, place)
+            if home is None:
                 continue
+            path = home.parent if home.name == "__init__.py" else home
             there = SHIPPED / path.name
         for file in _beside(path):
             within = there.parent / file.relative_to(path.parent)
@@ -96,6 +124,27 @@ def files(names: list[str], place: str) -> dict[str, bytes]:
             raise UserError(f"{place}: too much code beside {path} to send it to a cluster ({MOST_FILES} files or "
                             f"{MOST_BYTES >> 20} MiB at most); put it into a folder with only what it imports")
     return found
+
+
+def _home(source: str, place: str) -> Path | None:
+    """The file that a user's code is named by: of a module in a package, the package's. None for what is installed."""
+    if source.endswith(".py"):
+        return _find(source, place)
+    path = Path(getattr(_load_module(source.partition(".")[0], place), "__file__", None) or sys.executable)
+    folder = path.parent.parent if path.name == "__init__.py" else path.parent
+    return path if folder in (Path.cwd(), SHIPPED, *_folders) else None
+
+
+def _forget_changed() -> None:
+    """Forget the modules whose files are no longer as they were imported, as happens in a notebook."""
+    for name, hashes in list(_loaded.items()):
+        if sources.changed(hashes):
+            del _loaded[name]
+            sys.modules.pop(name, None)
+            for each, module in list(sys.modules.items()):
+                if (file := getattr(module, "__file__", None)) and Path(file) in hashes:
+                    del sys.modules[each]
+    importlib.invalidate_caches()
 
 
 def _beside(path: Path) -> Iterator[Path]:
@@ -125,7 +174,7 @@ def _find(source: str, place: str) -> Path:
 
 
 def _load_file(path: Path, place: str) -> ModuleType:
-    alias = f"_usercode_{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()}"
+    alias = _alias(path)
     if alias in sys.modules:
         return sys.modules[alias]
     _append(path.parent)
@@ -134,23 +183,37 @@ def _load_file(path: Path, place: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[alias] = module
     try:
-        spec.loader.exec_module(module)
+        with guest(0, "import"):
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[alias]
         raise UserError(f"{place}: {path} cannot be imported: {describe(error)}") from error
+    _loaded[alias] = sources.digest(sources.closure(path))
     return module
+
+
+def _alias(path: Path) -> str:
+    return f"_usercode_{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()}"
 
 
 def _load_module(source: str, place: str) -> ModuleType:
     for folder in (SHIPPED, Path.cwd(), *_folders):
         _append(folder)
-    if source.partition(".")[0] in sys.stdlib_module_names:  # os:system is no model, and a task would be called at once
-        raise UserError(f"{place}: {source!r} is a module of Python's own, not your code; if you have a file of that "
-                        f"name, write {source.replace('.', '/')}.py:function")
+    top = source.partition(".")[0]
+    if top in sys.stdlib_module_names or top in OURS:  # os:system is no model, and a task would be called at once
+        whose = "package of phasesweep's own" if top in OURS else "module of Python's own"
+        raise UserError(f"{place}: {top!r} is a {whose}, not your code; if you have a file of that name, write "
+                        f"{source.replace('.', '/')}.py:function")
+    if source in sys.modules:
+        return sys.modules[source]
     try:
-        return importlib.import_module(source)
+        with guest(0, "import"):
+            module = importlib.import_module(source)
     except (Exception, SystemExit) as error:
         raise UserError(f"{place}: module {source!r} cannot be imported: {describe(error)}") from error
+    if (home := _home(top, place)) is not None:
+        _loaded[source] = sources.digest(sources.closure(home))
+    return module
 
 
 def _append(folder: Path) -> None:

@@ -65,7 +65,7 @@ def _estimates(study: Study, found: Survey) -> list[tuple[str, str]]:
 
     examples = [found.examples[batch_size] for batch_size in (min(found.examples), max(found.examples))]
     for spec in examples:
-        first_step(spec, study.resources.seconds)
+        first_step(spec, study)
     workers = max(1, int(cluster.local_cpus() // study.resources.cpu))
     small, large = examples
     timed = estimate(study, small, large, available=-(-found.pending // len(found.examples)))

@@ -95,11 +95,12 @@ def test_trials_that_use_up_memory_fail_by_themselves(bad: Path, cli: Cli, tmp_p
     assert done.stderr == "" and "Traceback" not in done.stdout
     trials = fates(tmp_path / "r")
     assert trials["status"].to_dict() == {"fine": "completed", "greedy": "failed", "killed": "failed",
-                                          "nan": "diverged"}
+                                          "nan": "failed"}
+    assert "not finite before any training" in trials.loc["nan", "reason"]
     reason = trials.loc["greedy", "reason"]
     assert "memory" in reason and "m.py" in reason and "\n" not in reason
     assert trials.loc["killed", "reason"] == "WorkerLost: the worker process died; out of memory?"
-    assert "bad: 1 completed, 1 diverged, 2 failed" in done.stdout
+    assert "bad: 1 completed, 3 failed" in done.stdout
 
 
 def test_a_trial_that_hangs_fails_when_its_time_is_over(bad: Path, cli: Cli, tmp_path: Path) -> None:

@@ -108,8 +108,8 @@ def test_an_edited_file_is_told_of_and_kept(example: Path, tmp_path: Path) -> No
         file.write("# a thought\n")
     out = run(here, "run", "my_study.yaml").stdout
     assert [line for line in out.splitlines() if "changed" in line] == [
-        "8 finished trials ran before your model or task file was changed; they are kept as they are. To run them "
-        "again give another results=PATH"]
+        "8 finished trials ran before your model or task file was changed, or what it imports beside it; they are kept "
+        "as they are. To run them again give another results=PATH"]
     assert "my_study: 8 completed" in out
 
 

@@ -17,11 +17,12 @@ from trials.matrices import matrices
 from trials.measure import Measure, steps
 from trials.network import tensors
 from trials.records import COLUMNS
+from trials.rehearsal import rehearse
 from trials.setup import build_network, load_data
 from trials.spec import TrialSpec, parse_trial
 from trials.streams import derive
 from trials.tasks.base import Data
-from trials.trainer import rehearse, train
+from trials.trainer import train
 
 torch.set_num_threads(1)
 

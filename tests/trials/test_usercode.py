@@ -1,10 +1,13 @@
 """The user's own models and tasks: how they are found, what they may be called, and that they hide nothing of ours."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
+import torch
 
 from trials import usercode
 from trials.errors import UserError
@@ -130,8 +133,77 @@ def test_fingerprint_follows_the_source(folder):
     first = usercode.fingerprint(["mymodel.py:net", "digits"])
     assert first is not None and first == usercode.fingerprint(["mymodel.py:net"])
     (folder / "mymodel.py").write_text(MODEL + "# changed\n")
+    assert usercode.fingerprint(["mymodel.py:net"]) == first  # what was imported is still the old
+    usercode.search_in(folder)
     assert usercode.fingerprint(["mymodel.py:net"]) != first
     assert usercode.fingerprint(["digits", "mlp"]) is None
+
+
+def test_fingerprint_follows_what_is_imported_beside_the_file_and_nothing_else(folder):
+    (folder / "helper.py").write_text("WIDTH = 4\n")
+    (folder / "parts").mkdir()
+    (folder / "parts" / "__init__.py").touch()
+    (folder / "parts" / "deep.py").write_text("import numpy, helper\n")
+    (folder / "unrelated.py").write_text("a script\n")
+    (folder / "m.py").write_text("def net():\n    from parts import deep\n    return deep.helper.WIDTH\n")
+    names = ["m.py:net", "mymodel:net"]
+
+    def now():
+        usercode.search_in(folder)
+        return usercode.fingerprint(names)
+    first = now()
+    (folder / "unrelated.py").write_text("changed\n")
+    assert now() == first
+    seen = {first}
+    for file in ("helper.py", "parts/deep.py", "parts/__init__.py", "m.py", "mymodel.py"):
+        (folder / file).write_text((folder / file).read_text() + "# a thought\n")
+        seen.add(now())
+    assert len(seen) == 6
+
+
+def test_the_fingerprint_of_earlier_versions_can_be_told(folder):
+    old = hashlib.blake2b((folder / "mymodel.py").read_bytes(), digest_size=8).hexdigest()
+    assert usercode.earlier_fingerprint(["mymodel.py:net", "mlp"]) == old
+    assert usercode.earlier_fingerprint(["mlp"]) is None
+
+
+@pytest.mark.parametrize("name", ["m.py:net", "m:net"])
+def test_a_study_begins_with_the_files_as_they_are(folder, name):
+    """As in a notebook, where the process goes on while files are edited."""
+    (folder / "helper.py").write_text("WIDTH = 4\n")
+    (folder / "m.py").write_text("import helper\ndef net(): return helper.WIDTH\n")
+    usercode.search_in(folder)
+    before = usercode.load(name, "x")
+    usercode.search_in(folder)
+    assert before() == 4 and usercode.load(name, "x") is before
+    (folder / "helper.py").write_text("WIDTH = 12\n")
+    assert usercode.load(name, "x") is before  # not while a study runs
+    usercode.search_in(folder)
+    assert usercode.load(name, "x")() == 12
+    (folder / "m.py").write_text("def net(): return 'another'\n")
+    usercode.search_in(folder)
+    assert usercode.load(name, "x")() == "another"
+
+
+@pytest.mark.parametrize("name", ["analysis:build", "trials:build", "orchestrator.mine:build"])
+def test_our_own_packages_hide_modules_of_their_names(folder, name):
+    top, _, rest = name.partition(":")[0].partition(".")
+    assert error_of(name) == (
+        f"trial.model.name: '{top}' is a package of phasesweep's own, not your code; if you have a file of that name, "
+        f"write {top}{'/' * bool(rest)}{rest}.py:function")
+
+
+def test_importing_a_file_leaves_the_process_as_it_was(folder, capsys):
+    (folder / "m.py").write_text(
+        "import os, sys, numpy, torch\nprint('hello')\nos.chdir('/')\ntorch.set_default_dtype(torch.float64)\n"
+        "sys.path.insert(0, '/first')\nDRAWN = numpy.random.rand()\ndef net(): return DRAWN\n")
+    numpy.random.seed(5)
+    expected = numpy.random.rand()
+    numpy.random.seed(5)
+    drawn = usercode.load("m.py:net", "x")()
+    assert numpy.random.rand() == expected != drawn
+    assert torch.get_default_dtype() == torch.float32 and Path.cwd() == folder and sys.path[-1] == "/first"
+    assert capsys.readouterr().out == ""
 
 
 @pytest.fixture

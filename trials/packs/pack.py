@@ -10,12 +10,13 @@ from torch import Tensor
 
 from trials.checkpoint import NO_CHECKPOINTS, Checkpoint, Checkpoints
 from trials.divergence import CHECK_EVERY, NOT_FINITE, Watch
+from trials.guest import each_as_guest
 from trials.measure import Measure
 from trials.observer import Emitted, Observer, observe
 from trials.packs.lanes import Lanes
 from trials.setup import Trial, prepare
 from trials.spec import TrialSpec
-from trials.trainer import outcome
+from trials.trainer import outcome, verdict
 
 IDLE = 1 / 3  # of the lanes: from there on the others are moved together
 
@@ -29,6 +30,11 @@ def train_pack(specs: Sequence[TrialSpec], measure: Measure, device: str, lanes:
     Where memory runs out the number of lanes is halved, down to 2. Raises what user code or torch raise, or
     ``lanes.Unfit``; trials not given back by then are to be trained alone. Raises Stopped where ``checkpoints`` say so.
     """
+    return each_as_guest(_train_pack(specs, measure, device, lanes, checkpoints), specs[0].seed, "global", device)
+
+
+def _train_pack(specs: Sequence[TrialSpec], measure: Measure, device: str, lanes: int,
+                checkpoints: Checkpoints) -> Iterator[tuple[TrialSpec, Emitted]]:
     waiting = list(specs)
     first = prepare(specs[0], device)
     while waiting:
@@ -83,8 +89,10 @@ class _Pack:
                 readings = self.lanes.read(looked, losses, norms)
                 ends = observe([self.observers[lane] for lane in looked], readings)
                 for lane, end in zip(looked, ends, strict=True):
-                    if end is not None:
-                        yield self._end(lane, end, taken[lane], NOT_FINITE if end == "diverged" else None)
+                    if end == "diverged":
+                        yield self._end(lane, *verdict(self.observers[lane].trial, taken[lane], NOT_FINITE))
+                    elif end is not None:
+                        yield self._end(lane, end, taken[lane], None)
                     elif taken[lane] == self.observers[lane].trial.total:
                         yield self._end(lane, "completed", taken[lane], None)
             if not self.alive:
@@ -123,7 +131,7 @@ class _Pack:
         for lane in list(self.alive):
             found = self.watches[lane].look(self.lanes.taken[lane] - steps, by_lane[lane])
             if found is not None:
-                yield self._end(lane, "diverged", *found)
+                yield self._end(lane, *verdict(self.observers[lane].trial, *found))
 
     def _end(self, lane: int, status: str, taken: int, reason: str | None) -> tuple[TrialSpec, Emitted]:
         """The lane goes on, for that costs nothing, but nobody looks at it any more."""

@@ -24,7 +24,9 @@ def simplified(recording: Recording) -> Recording:
 
 
 def _leave_out_repetitions(recording: Recording) -> list[Call]:
-    """Views that are no other view than their source, and transposes turned back."""
+    """Views that are no other view than their source, copies of it where neither is changed, and transposes turned
+    back."""
+    changed = recording.changed()
     same: dict[int, Value] = {}
     turned: dict[int, tuple[Value, set[int]]] = {}
     kept = []
@@ -38,7 +40,8 @@ def _leave_out_repetitions(recording: Recording) -> list[Call]:
         if isinstance(source, Value) and isinstance(call.out, Value) and call.out.number != source.number:
             out = call.out
             looks_the_same = (out.shape, out.stride, out.dtype) == (source.shape, source.stride, source.dtype)
-            if call.op in _REPEATS and looks_the_same:
+            copied = call.op is aten.clone.default and not {source.memory, out.memory} & changed
+            if looks_the_same and (call.op in _REPEATS or copied):
                 same[out.number] = source
                 continue
             if call.op is aten.transpose.int:

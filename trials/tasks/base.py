@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -17,12 +17,14 @@ from trials.streams import Stream
 
 @dataclass(frozen=True)
 class Data:
-    """The data of a task, on one device.
+    """The data of a task, on one device. A user's own are checked, and converted where they can mean one thing only
+    (see trials.tasks.check).
 
     ``x_*`` is (n, *input_shape), floating point. For classification ``classes`` is the number of classes and ``y_*``
     is int64 of shape (n,); for regression ``classes`` is None and ``y_*`` is floating, (n, outputs). ``fresh``, where
     given, draws a new batch (stream of the step, batch size) -> (x, y) every step, so that no sample is seen twice;
-    the training set then only serves to measure the training loss.
+    the training set then only serves to measure the training loss. Where there is no test set (empty, or both None)
+    ``test_loss`` and ``test_accuracy`` are null.
     """
 
     x_train: Tensor
@@ -64,6 +66,16 @@ class Data:
         """The floating type of the data (and so of the model)."""
         return self.x_train.dtype
 
+    def copy(self) -> Data:
+        """The same data in tensors of its own, which may be changed."""
+        return replace(self, x_train=self.x_train.clone(), y_train=self.y_train.clone(), x_test=self.x_test.clone(),
+                       y_test=self.y_test.clone())
+
+    def first(self, samples: int) -> Data:
+        """The first few samples of both sets."""
+        return replace(self, x_train=self.x_train[:samples], y_train=self.y_train[:samples],
+                       x_test=self.x_test[:samples], y_test=self.y_test[:samples])
+
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Data:
         """The same data on ``device``, its floating tensors in ``dtype``."""
         def move(x: Tensor) -> Tensor:
@@ -83,7 +95,7 @@ class Task(ABC):
 
     @abstractmethod
     def data(self) -> Data:
-        """Load or generate the data on the CPU. Deterministic: equal parameters give equal data."""
+        """Load or generate the data on the CPU; the caller may change them. Equal parameters give equal data."""
 
     @property
     @abstractmethod

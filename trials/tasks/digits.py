@@ -31,7 +31,7 @@ class Digits(Task):
     split_seed: int = count(0, help="which images are for testing")
 
     def data(self) -> Data:
-        return _data(self)
+        return _data(self).copy()
 
     @property
     def train_size(self) -> int:

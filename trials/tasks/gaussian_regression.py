@@ -32,7 +32,7 @@ class GaussianRegression(Task):
     data_seed: int = count(0, help="seed of w* and of the samples")
 
     def data(self) -> Data:
-        return _data(self)
+        return _data(self).copy()
 
     @property
     def train_size(self) -> int | None:

@@ -26,7 +26,7 @@ class ModularAddition(Task):
     data_seed: int = count(0, help="which pairs are for training")
 
     def data(self) -> Data:
-        return _data(self)
+        return _data(self).copy()
 
     @property
     def train_size(self) -> int:
