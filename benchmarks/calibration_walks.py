@@ -17,7 +17,7 @@ from analysis.laws.walk import Walk, walk, walk_in_training
 from analysis.phase_names import PHASES
 
 Array = npt.NDArray[np.intp]
-REPEATS = 500
+REPEATS = 200
 ORDER = PHASES[:4]
 STEPS = 20
 
