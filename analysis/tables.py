@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
@@ -15,8 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
-from analysis.parts import READ_ERRORS, Parts
+from analysis.parts import Parts
+from trials import partfiles
 from trials.errors import UserError, did_you_mean
+from trials.partfiles import READ_ERRORS, Footer, mismatch
 from trials.records import COLUMNS, TABLES, schemas
 
 T = TypeVar("T")
@@ -75,6 +77,14 @@ class Tables(Frames):
     filesystem: pafs.FileSystem = field(repr=False)
     root: str = field(repr=False)
     ids: pa.Array = field(repr=False)
+    noted: Mapping[int, Footer] = field(default_factory=dict, repr=False)  # the trials parts when it was loaded
+    swept: frozenset[str] | None = field(default=None, repr=False)  # the axes; None: as the files say
+
+    def only(self, trial_ids: Collection[str], axes: Collection[str]) -> Tables:
+        """Those of these trials that are here, as a study over ``axes``: a folder may hold what was run with other
+        settings too, and no claim is about that."""
+        ids = self.ids.filter(pc.is_in(self.ids, value_set=pa.array(trial_ids, pa.string())))
+        return replace(self, ids=ids, swept=frozenset(axes))
 
     @cached_property
     def name(self) -> str:
@@ -85,7 +95,8 @@ class Tables(Frames):
     def axes(self) -> list[str]:
         """The swept axes, in the order of the columns of the newest part."""
         swept = {item.name: None for schema in reversed(self.parts("trials").schemas) for item in schema
-                 if (item.metadata or {}).get(b"description") == b"axis of the study"}
+                 if (item.name in self.swept if self.swept is not None else
+                     (item.metadata or {}).get(b"description") == b"axis of the study")}
         return list(swept)
 
     def table(self, name: str, columns: Sequence[str] | None = None,
@@ -134,8 +145,12 @@ class Tables(Frames):
         return ds.dataset(_fill(rows.to_table(), self.rows("trials").to_table(columns=["trial_id", *late])))
 
     def parts(self, name: str) -> Parts:
-        """The files of one table as they are now."""
-        return Parts.find(self.filesystem, f"{self.root}/{name}")
+        """The files of one table as they are now. Raises UserError where they are not those of the trials here."""
+        found = Parts.find(self.filesystem, self.root, name)
+        if any(mismatch(trials, found.footers.get(number), name) for number, trials in self.noted.items()):
+            partfiles.check(self.filesystem, self.root)  # unless a run has just replaced them
+            found = Parts.find(self.filesystem, self.root, name)
+        return found
 
     def settled(self, read: Callable[[], T], *names: str) -> T:
         """``read()``, again if a part of these tables was replaced under its hands; damage raises UserError."""
@@ -161,16 +176,22 @@ def load(path: str | os.PathLike[str]) -> Tables:
         _check_folder(filesystem, root, place)
         unread = Tables(place, filesystem, root, pa.array([], pa.string()))
 
-        def read_ids() -> pa.Array:
+        def read_ids() -> tuple[pa.Array, Mapping[int, Footer]]:
             parts = unread.parts("trials")
-            return parts.dataset().to_table(columns=["trial_id"])["trial_id"].combine_chunks() if parts.paths else []
+            _check_numbers(filesystem, root, parts.footers)
+            ids = pa.array([], pa.string())
+            if parts.paths:
+                ids = parts.dataset().to_table(columns=["trial_id"])["trial_id"].combine_chunks()
+            return ids, parts.footers
 
-        ids = unread.settled(read_ids, "trials")
+        ids, noted = unread.settled(read_ids, "trials")
     except OSError as error:
         raise UserError(f"{place}: cannot be read: {str(error).splitlines()[0]}") from None
     if not len(ids):
         raise UserError(f"{place}: no trial has finished yet; run the study, or look again later")
-    return replace(unread, ids=ids)
+    if again := len(ids) - pc.count_distinct(ids).as_py():
+        raise partfiles.twice(place, again)
+    return replace(unread, ids=ids, noted=noted)
 
 
 def axes(tables: Tables) -> list[str]:
@@ -199,6 +220,20 @@ def _check_folder(filesystem: pafs.FileSystem, root: str, place: str) -> None:
         studies = [inner for inner in _folders(filesystem, root) if "trials" in _folders(filesystem, f"{root}/{inner}")]
         fix = f"give one of the studies in it: {', '.join(studies)}" if studies else "it has no tables in it"
         raise UserError(f"{place}: not the results folder of a study; {fix}")
+
+
+def _check_numbers(filesystem: pafs.FileSystem, root: str, trials: Mapping[int, Footer]) -> None:
+    """Raise UserError where parts are missing or too many, by the names of the files alone; the footers of the other
+    tables are looked at when these are asked for."""
+    for table in TABLES[1:]:
+        numbers = partfiles.listed(filesystem, root, table)
+        missing = any(table in footer.siblings and number not in numbers for number, footer in trials.items())
+        if missing or numbers.keys() - trials.keys():
+            return partfiles.check(filesystem, root)  # which knows what a run does meanwhile
+    if len({footer.group for footer in trials.values() if footer.group}) < sum(
+            bool(footer.group) for footer in trials.values()):
+        partfiles.check(filesystem, root)
+    return None
 
 
 def _folders(filesystem: pafs.FileSystem, root: str) -> list[str]:

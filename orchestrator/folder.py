@@ -63,14 +63,14 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """All bytes of a file. Raises FileNotFoundError when there is none."""
-        with self._plainly("read", name, missing=True), \
+        with self.plainly("read", name, missing=True), \
                 self.filesystem.open_input_stream(self.path(name), compression=None) as stream:
             data: bytes = stream.read()
         return data
 
     def write(self, name: str, data: bytes) -> None:
         """Replace (or create) a file at once."""
-        with self._plainly("write", name):
+        with self.plainly("write", name):
             self._make(posixpath.dirname(self.path(name)))
             if self.local:
                 self._replace(self.path(name), data)
@@ -84,7 +84,7 @@ class Folder:
         yes, and must read the file again to see whose content stayed.
         """
         path = self.path(name)
-        with self._plainly("write", name):
+        with self.plainly("write", name):
             self._make(posixpath.dirname(path))
             if not self.local:
                 if self.filesystem.get_file_info(path).type != pafs.FileType.NotFound:
@@ -105,19 +105,19 @@ class Folder:
 
     def list(self, sub: str = "") -> list[str]:
         """Sorted names of the files directly in ``sub``, hidden ones too; empty when there is no such folder."""
-        with self._plainly("list", sub):
+        with self.plainly("list", sub):
             selector = pafs.FileSelector(self.path(sub) if sub else self.root, allow_not_found=True)
             infos = self.filesystem.get_file_info(selector)
         return sorted(info.base_name for info in infos if info.type == pafs.FileType.File)
 
     def delete(self, name: str) -> None:
         """Remove a file; it is no error when there is none."""
-        with self._plainly("delete", name, missing=True), contextlib.suppress(FileNotFoundError):
+        with self.plainly("delete", name, missing=True), contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(self.path(name))
 
     def move(self, name: str, target: str) -> None:
         """Rename a file, replacing ``target``. Raises FileNotFoundError when there is none."""
-        with self._plainly("move", name, missing=True):
+        with self.plainly("move", name, missing=True):
             self._make(posixpath.dirname(self.path(target)))
             self.filesystem.move(self.path(name), self.path(target))
 
@@ -158,7 +158,7 @@ class Folder:
         _sync_directory(directory)
 
     @contextlib.contextmanager
-    def _plainly(self, action: str, name: str, missing: bool = False) -> Iterator[None]:
+    def plainly(self, action: str, name: str, missing: bool = False) -> Iterator[None]:
         """Turn what the filesystem raises into one clear line; with ``missing``, FileNotFoundError passes."""
         try:
             yield

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.folder import Folder
-from trials import checksums
+from trials import checksums, partfiles
 from trials.errors import UserError
+from trials.partfiles import GROUP, ROWS, Footer
+from trials.partfiles import name as name
 from trials.records import SCHEMA_VERSION, TABLES, VERSION_KEY
-
-ROWS = "phasesweep.rows"  # in a trials part: how many rows the parts of the same number have
-_NAME = re.compile(r"part-(\d{5,})\.parquet")
 
 
 class Damaged(Exception):
     """A part that is not what was written; the message says how."""
-
-
-def name(table: str, number: int) -> str:
-    """The file name of a part."""
-    return f"{table}/part-{number:05d}.parquet"
 
 
 def find(folder: Folder) -> dict[int, set[str]]:
@@ -35,17 +29,25 @@ def find(folder: Folder) -> dict[int, set[str]]:
     """
     found: dict[int, set[str]] = {}
     for table in TABLES:
-        for file in folder.list(table):
-            match = _NAME.fullmatch(file)
-            if match:
-                found.setdefault(int(match[1]), set()).add(table)
-            elif file[0] not in "._":  # what Parquet readers skip too
-                raise UserError(f"{folder.display(table)}: {file} is not a part of this study; "
-                                "move it away, or choose another results=PATH")
+        with folder.plainly("list", table):
+            paths = partfiles.listed(folder.filesystem, folder.root, table, folder.shown)
+        for number in paths:
+            found.setdefault(number, set()).add(table)
     return dict(sorted(found.items()))
 
 
-def encode(table: pa.Table, siblings: Mapping[str, int] | None = None) -> bytes:
+def check(folder: Folder) -> None:
+    """Raise UserError if a part is damaged, missing or misplaced, as far as the footers of all tables tell."""
+    with folder.plainly("read", ""):
+        partfiles.check(folder.filesystem, folder.root, folder.shown)
+
+
+def new_group() -> str:
+    """A name for the parts of a number that is begun."""
+    return uuid4().hex[:16]
+
+
+def encode(table: pa.Table, siblings: Mapping[str, int] | None = None, group: str = "") -> bytes:
     """The bytes of a part; ``siblings`` are the row counts a trials part keeps of the other three."""
     sink = pa.BufferOutputStream()
     # Dictionaries of measured numbers never pay: they cost four fifths of the time to write.
@@ -55,6 +57,8 @@ def encode(table: pa.Table, siblings: Mapping[str, int] | None = None) -> bytes:
         writer.write_table(table)
         if siblings is not None:
             writer.add_key_value_metadata({ROWS: json.dumps(dict(siblings))})
+        if group:
+            writer.add_key_value_metadata({GROUP: group})
         writer.add_key_value_metadata(checksums.BLANKS)
     return checksums.sealed(sink.getvalue().to_pybytes())
 
@@ -86,13 +90,18 @@ def load(folder: Folder, table: str, number: int) -> pq.ParquetFile:
                         "choose another results=PATH, or remove the folder")
     if intact is None:
         raise Damaged("is damaged (its checksum is missing)")
+    try:
+        footer(folder, table, number, file)
+    except ValueError as error:
+        raise Damaged(f"is damaged ({error})") from None
+    if (other := partfiles.wrong_table(file.schema_arrow, table)) is not None:
+        raise Damaged(f"holds the table {other}")
     return file
 
 
-def sibling_rows(trials: pq.ParquetFile) -> dict[str, int]:
-    """How many rows of the other tables belong to the trials of this part."""
-    counts: dict[str, int] = json.loads(trials.metadata.metadata[ROWS.encode()])
-    return counts
+def footer(folder: Folder, table: str, number: int, file: pq.ParquetFile) -> Footer:
+    """What the footer of a part says."""
+    return partfiles.describe(folder.path(name(table, number)), file)
 
 
 def load_all(folder: Folder, number: int) -> dict[str, pa.Table]:
@@ -106,15 +115,21 @@ def load_all(folder: Folder, number: int) -> dict[str, pa.Table]:
     return tables
 
 
-def save(folder: Folder, number: int, tables: Mapping[str, pa.Table], order: Iterable[str]) -> None:
+def group_of(folder: Folder, number: int) -> str:
+    """The name that the parts of a number have in common; empty for those of older versions."""
+    return footer(folder, "trials", number, load(folder, "trials", number)).group
+
+
+def save(folder: Folder, number: int, tables: Mapping[str, pa.Table], order: Iterable[str], group: str) -> None:
     """Replace the parts of one number, one after the other in ``order``."""
     siblings = {table: tables[table].num_rows for table in TABLES if table != "trials"}
     for table in order:
-        folder.write(name(table, number), encode(tables[table], siblings if table == "trials" else None))
+        folder.write(name(table, number), encode(tables[table], siblings if table == "trials" else None, group))
 
 
-def drop(folder: Folder, number: int, trial_ids: Iterable[str]) -> dict[str, pa.Table]:
-    """Remove trials from the parts of one number and return what is left.
+def drop(folder: Folder, number: int, trial_ids: Iterable[str], copied: bool = False) -> dict[str, pa.Table]:
+    """Remove trials from the parts of one number and return what is left. Parts that are ``copied`` from another number
+    become a group of their own.
 
     The trials part goes first: if this is cut short, the others hold rows without a trial, which a repair removes.
     """
@@ -122,7 +137,7 @@ def drop(folder: Folder, number: int, trial_ids: Iterable[str]) -> dict[str, pa.
     ids = tables["trials"]["trial_id"].combine_chunks()
     kept = ids.filter(pc.invert(pc.is_in(ids, value_set=pa.array(trial_ids, pa.string()))))
     left = {table: of_trials(rows, kept) for table, rows in tables.items()}
-    save(folder, number, left, TABLES)
+    save(folder, number, left, TABLES, new_group() if copied else group_of(folder, number))
     return left
 
 

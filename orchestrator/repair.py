@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from orchestrator import evolve, parts
 from orchestrator.folder import Folder
 from orchestrator.parts import Damaged
+from trials.partfiles import Footer, may_be_torn, mismatch
 from trials.records import TABLES
 
 ASIDE = ".damaged"  # hidden from Parquet readers
@@ -35,11 +36,7 @@ class Group:
     statuses: dict[str, str] = field(default_factory=dict)  # of its trials, by id
     orphans: dict[str, int] = field(default_factory=dict)  # rows without a trial, by table
     problems: list[str] = field(default_factory=list)
-
-    @property
-    def torn(self) -> bool:
-        """Whether this is the beginning of a commit that was cut short."""
-        return "trials" not in self.tables
+    torn: bool = False  # the beginning of a commit that was cut short
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,8 @@ def repair(folder: Folder, wanted: Mapping[str, pa.Schema]) -> Repaired:
     Each change is one atomic replacement; if this is cut short, the next call finishes it. Raises UserError, with
     nothing touched, for another schema version, files that are not ours, or a column whose type conflicts.
     """
-    groups = [_inspect(folder, number, tables) for number, tables in parts.find(folder).items()]
+    found = parts.find(folder)
+    groups = [_inspect(folder, number, tables, max(found)) for number, tables in found.items()]
     sound = [group for group in groups if not group.torn and not group.problems]
     schemas = evolve.targets([group.schemas for group in sound], wanted, folder.shown)
     result = Repaired({}, schemas, [])
@@ -78,17 +76,17 @@ def repair(folder: Folder, wanted: Mapping[str, pa.Schema]) -> Repaired:
             if twice:
                 result.warnings.append(f"{folder.display(parts.name('trials', group.number))} held {len(twice)} "
                                        "trials of earlier parts again; removed")
-                parts.drop(folder, group.number, twice)
+                parts.drop(folder, group.number, twice, copied=True)
             result.statuses[group.number] = {key: status for key, status in group.statuses.items() if key not in seen}
             seen |= group.statuses.keys()
     return result
 
 
-def _inspect(folder: Folder, number: int, tables: set[str]) -> Group:
-    """Check the parts of one number; changes nothing."""
+def _inspect(folder: Folder, number: int, tables: set[str], last: int) -> Group:
+    """Check the parts of one number, of which ``last`` is the greatest; changes nothing."""
     group = Group(number, tables)
     ids = pa.array([], pa.string())
-    expected: dict[str, int] = {}
+    trials: Footer | None = None
     for table in TABLES:  # trials is the first
         try:
             file = parts.load(folder, table, number)
@@ -100,14 +98,20 @@ def _inspect(folder: Folder, number: int, tables: set[str]) -> Group:
             rows = file.read(columns=["trial_id", "status"])
             ids = rows["trial_id"].combine_chunks()
             group.statuses = dict(zip(ids.to_pylist(), rows["status"].to_pylist(), strict=True))
-            expected = parts.sibling_rows(file)
+            trials = parts.footer(folder, table, number, file)
             continue
         column = file.read(columns=["trial_id"])["trial_id"]
         owned = pc.sum(pc.is_in(column, value_set=ids)).as_py() or 0
         group.orphans[table] = len(column) - owned
-        if owned != expected.get(table, owned):
-            group.problems.append(f"{folder.display(parts.name(table, number))} has {owned} rows of its trials "
-                                  f"instead of {expected[table]}")
+        if trials is not None:
+            part = replace(parts.footer(folder, table, number, file), rows=owned)
+            noted = trials.siblings.get(table, owned)
+            wrong = mismatch(trials, part, table) or (
+                f"has {owned} rows of its trials instead of {noted}" if owned > noted else None)
+            if wrong is not None:
+                group.problems.append(f"{folder.display(parts.name(table, number))} {wrong}")
+    rows = sum(group.orphans.values())
+    group.torn = "trials" not in tables and may_be_torn(number, last, rows)
     return group
 
 
@@ -133,4 +137,4 @@ def _rewrite(folder: Folder, group: Group, schemas: Mapping[str, pa.Schema]) -> 
     for table in TABLES:
         rows = parts.of_trials(tables[table], trials["trial_id"].combine_chunks())
         tables[table] = evolve.conform(rows, schemas[table], trials, folder.display(table))
-    parts.save(folder, group.number, tables, stale)
+    parts.save(folder, group.number, tables, stale, parts.group_of(folder, group.number))

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from orchestrator import evolve, parts
 from orchestrator.folder import Folder
 from orchestrator.repair import repair
+from trials import partfiles
 from trials.records import COLUMNS, TABLES, Rows
 
 # A part is begun anew once the tables of the last one together take more memory than this. Each commit rewrites it,
@@ -37,10 +38,10 @@ class Store:
         self._number_of = {key: number for number, part in statuses.items() for key in part}
         if statuses:
             self._number = max(statuses)
-            self._last = parts.load_all(folder, self._number)
+            self._last, self._group = parts.load_all(folder, self._number), parts.group_of(folder, self._number)
         else:  # so that every table can be read from the start
-            self._number, self._last = 0, self._empty()
-            parts.save(folder, 0, self._last, reversed(TABLES))
+            self._number, self._last, self._group = 0, self._empty(), parts.new_group()
+            parts.save(folder, 0, self._last, reversed(TABLES), self._group)
 
     @classmethod
     def open(cls, folder: Folder, schemas: Mapping[str, pa.Schema]) -> Store:
@@ -67,12 +68,12 @@ class Store:
         new = self._new(rows)
         if not new["trials"].num_rows:
             return
-        number, last = self._number, self._last
+        number, last, group = self._number, self._last, self._group
         if sum(table.nbytes for table in last.values()) > PART_BYTES:
-            number, last = number + 1, self._empty()
+            number, last, group = number + 1, self._empty(), parts.new_group()
         tables = {table: pa.concat_tables([last[table], new[table]]).combine_chunks() for table in TABLES}
-        parts.save(self.folder, number, tables, reversed(TABLES))
-        self._number, self._last = number, tables
+        parts.save(self.folder, number, tables, reversed(TABLES), group)
+        self._number, self._last, self._group = number, tables, group
         for key, status in zip(*(new["trials"][name].to_pylist() for name in ("trial_id", "status")), strict=True):
             self.statuses[key], self._number_of[key] = sys.intern(status), number
 
@@ -117,7 +118,10 @@ def read_trials(folder: Folder, columns: list[str], skip_damaged: bool = False) 
 def committed(folder: Folder) -> dict[str, str]:
     """The status of every committed trial by id, without opening the store; empty where there is none."""
     table = read_trials(folder, ["trial_id", "status"])
-    return dict(zip(*(column.to_pylist() for column in table.columns), strict=True)) if table.num_columns else {}
+    found = dict(zip(*(column.to_pylist() for column in table.columns), strict=True)) if table.num_columns else {}
+    if len(found) < table.num_rows:
+        raise partfiles.twice(folder.shown, table.num_rows - len(found))
+    return found
 
 
 def _trials_parts(folder: Folder, skip_damaged: bool) -> Iterator[pq.ParquetFile]:

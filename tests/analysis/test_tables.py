@@ -86,10 +86,10 @@ def test_a_part_replaced_between_footer_and_data_is_read_again(study, monkeypatc
     tables = analysis.load(study.root)
     real, times = Parts.find, []
 
-    def commit_after_listing(filesystem, folder):
-        found = real(filesystem, folder)
-        if folder.endswith("layers"):
-            times.append(folder)
+    def commit_after_listing(filesystem, root, table):
+        found = real(filesystem, root, table)
+        if table == "layers":
+            times.append(table)
             more = [study.rows(f"b{k}") for k in range(100 * len(times))]
             pq.write_table(records.Rows.concat([study.rows("a"), *more]).tables["layers"], study.part("layers", number))
         return found
@@ -106,9 +106,9 @@ def test_a_part_set_aside_after_listing_is_left_out(study, monkeypatch):
     tables = analysis.load(study.root)
     real = Parts.find
 
-    def repair_after_listing(filesystem, folder):
-        found = real(filesystem, folder)
-        if folder.endswith("steps"):
+    def repair_after_listing(filesystem, root, table):
+        found = real(filesystem, root, table)
+        if table == "steps":
             gone.unlink(missing_ok=True)
         return found
 
