@@ -5,15 +5,18 @@ network."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import math
 import sys
+from collections.abc import Iterator
 from numbers import Number
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
@@ -25,6 +28,7 @@ EXAMPLE = ('phasesweep query batch_size_phases \\\n'
            '    "SELECT batch_size, avg(test_accuracy) FROM trials GROUP BY 1 ORDER BY 1"')
 
 SHOWN, LONGEST = 50, 60  # rows, and characters of a value, on a terminal; --csv has them all
+COUNTED = 1_000_000  # of the rows that are not shown: an answer may have no end
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -36,26 +40,52 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace, console: Console) -> int:
-    """Print the answer as a table or as CSV."""
-    import analysis  # here: it brings matplotlib, which the other verbs need not wait for
+    """Print the answer as a table or as CSV; a batch of its rows is in memory at a time."""
+    from analysis.sql import stream  # here: it brings DuckDB and pandas, which the other verbs need not wait for
 
-    frame = analysis.query(common.results_folder(args), args.sql)
-    if args.csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(frame.columns)
-        writer.writerows(map(_text, row) for row in frame.itertuples(index=False, name=None))
-        return 0
-    _show(frame, console)
+    try:
+        with contextlib.closing(stream(common.results_folder(args), args.sql)) as answer:
+            if args.csv:
+                _print_csv(answer)
+            else:
+                _show(answer, console)
+    except KeyboardInterrupt:
+        from orchestrator.cli import INTERRUPTED, complain
+
+        complain("query: interrupted")
+        return INTERRUPTED
     return 0
 
 
-def _show(frame: pd.DataFrame, console: Console) -> None:
+def _print_csv(answer: Iterator[pa.RecordBatch]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    for place, batch in enumerate(answer):
+        if not place:
+            writer.writerow(batch.schema.names)
+        writer.writerows(map(_text, row) for row in _rows(batch))
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    """The rows as values of Python; whole numbers stay whole where there are nulls too, in this batch or another."""
+    frame = batch.to_pandas(integer_object_nulls=True)
+    return iter(frame.itertuples(index=False, name=None))
+
+
+def _show(answer: Iterator[pa.RecordBatch], console: Console) -> None:
     """The first rows as a table, or, where that is too wide, each row as a list."""
-    rows = [[_short(value) for value in row] for row in frame.head(SHOWN).itertuples(index=False, name=None)]
-    names = [str(name) for name in frame.columns]
+    first: list[tuple[Any, ...]] = []
+    more = 0
+    for batch in answer:
+        names = [str(name) for name in batch.schema.names]
+        taken = batch.slice(0, SHOWN - len(first))
+        first += _rows(taken)
+        more += batch.num_rows - taken.num_rows
+        if more > COUNTED:
+            break
+    rows = [[_short(value) for value in row] for row in first]
     table = Table(show_edge=False, pad_edge=False)
     for i, name in enumerate(names):
-        numeric = all(isinstance(value, Number) for value in frame.iloc[:SHOWN, i])
+        numeric = all(isinstance(row[i], Number) for row in first)
         table.add_column(escape(name), justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         table.add_row(*map(escape, row))
@@ -67,8 +97,9 @@ def _show(frame: pd.DataFrame, console: Console) -> None:
             console.print(f"row {i}", style="bold", highlight=False)
             for name, value in zip(names, row, strict=True):
                 console.print(escape(f"  {name:<{width}}  {value}"), highlight=False)
-    if len(frame) > SHOWN:
-        console.print(f"{len(frame) - SHOWN:,} more rows; --csv prints them all, LIMIT takes fewer", highlight=False)
+    if more:
+        number = f"{more:,}" if more <= COUNTED else f"more than {COUNTED:,}"
+        console.print(f"{number} more rows; --csv prints them all, LIMIT takes fewer", highlight=False)
 
 
 def _text(value: Any) -> str:

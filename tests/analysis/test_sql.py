@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import analysis
+from analysis import sql as asked
 from trials.errors import UserError
 
 
@@ -126,8 +129,10 @@ def test_large_tables_are_streamed(study):
     measured = {name: generator.standard_normal(rows) for name in ("batch_loss", "gradient_norm", "weight_norm")}
     table = pa.table({**columns, **{name: pa.array(values) for name, values in measured.items()}}, schema=schema)
     pq.write_table(table, study.part("steps", 100), row_group_size=50_000)
-    for number in range(101, 100 + parts):
-        os.link(study.part("steps", 100), study.part("steps", number))
+    for number in range(100, 100 + parts):
+        pq.write_table(study.schema["trials"].empty_table(), study.part("trials", number))
+        if number > 100:
+            os.link(study.part("steps", 100), study.part("steps", number))
     code = ("import sys, analysis, pyarrow as pa; frame = analysis.query(sys.argv[1], sys.argv[2]); "
             "print(*frame.iloc[0], pa.default_memory_pool().max_memory())")
     sql = "SELECT count(*) AS n, avg(batch_loss + gradient_norm * weight_norm) AS m FROM steps"
@@ -136,3 +141,72 @@ def test_large_tables_are_streamed(study):
     expected = np.mean(measured["batch_loss"] + measured["gradient_norm"] * measured["weight_norm"])
     assert count == rows * parts + 2 and mean == pytest.approx(expected, rel=1e-6)
     assert peak < rows * parts * 3 * 8 / 2
+
+
+ENDLESS = {
+    "range": "SELECT sum(range) FROM range(1000000000000)",
+    "recursion": "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 1e12) SELECT max(n) FROM t",
+    "cross join": "SELECT count(*) FROM range(1000000) a, range(1000000) b, layers c WHERE (a.range * b.range) % 7 = 8",
+    "sort": "SELECT * FROM range(1000000000000) ORDER BY hash(range)",
+    "no end of rows": "SELECT * FROM range(1000000000000)",
+    "analyze": "EXPLAIN ANALYZE SELECT sum(range) FROM range(1000000000000)"}
+
+
+@pytest.fixture
+def interrupting():
+    """SIGINT raises KeyboardInterrupt, also where whoever started the tests ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_query_without_end_is_stopped_by_an_interrupt(results, interrupting, monkeypatch, name):
+    monkeypatch.setattr(asked, "memory_limit", lambda: 1 << 31)
+    tables = analysis.load(results)
+    timer = threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT))
+    began = time.monotonic()
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in asked.stream(tables, ENDLESS[name]):
+            pass
+    assert time.monotonic() - began < 10
+    assert not [thread for thread in threading.enumerate() if thread.name == "query"]  # nothing goes on behind it
+    assert analysis.query(tables, "SELECT count(*) AS n FROM trials").n.tolist() == [6]
+
+
+@pytest.mark.parametrize("sql", [
+    "SELECT len(list(range)) FROM range(1000000000000)",
+    "SELECT max(repeat('a', 1000000) || range) FROM range(10000000)",
+    "WITH RECURSIVE t(n, s) AS (SELECT 1, 'a' UNION SELECT n + 1, s || 'b' FROM t) SELECT count(*) FROM t",
+    "SELECT list(range) FROM range(100000000) GROUP BY range % 2",
+    "SELECT a.trial_id, b.range FROM trials a, range(1000000000) b"])
+def test_memory_is_bounded(results, monkeypatch, sql):
+    monkeypatch.setattr(asked, "memory_limit", lambda: 100 << 20)
+    monkeypatch.setattr(asked, "SPILL", 1 << 20)
+    with pytest.raises(UserError, match=r"query: .*takes more than 0.098 GiB of memory; aggregate") as caught:
+        analysis.query(results, sql)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_are_streamed_and_one_batch_is_held(results, monkeypatch):
+    monkeypatch.setattr(asked, "memory_limit", lambda: 100 << 20)
+    before, rows = pa.total_allocated_bytes(), 0
+    for batch in asked.stream(results, "SELECT range, repeat('x', 100) FROM range(2000000)"):  # 200 MB
+        rows += batch.num_rows
+        assert pa.total_allocated_bytes() - before < 50 << 20
+    assert rows == 2_000_000
+    [empty] = asked.stream(results, "SELECT seed, eigenvalues FROM spectra WHERE false")
+    assert empty.num_rows == 0 and empty.schema.names == ["seed", "eigenvalues"]
+
+
+def test_what_a_query_may_take_is_half_of_what_there_is(monkeypatch, tmp_path):
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr(asked, "CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("max\n")
+    monkeypatch.setattr(asked.resource, "getrlimit", lambda kind: (asked.resource.RLIM_INFINITY,) * 2)
+    assert asked.memory_limit() == machine // 2
+    (tmp_path / "memory.max").write_text(f"{1 << 30}\n")
+    assert asked.memory_limit() == 1 << 29
+    monkeypatch.setattr(asked.resource, "getrlimit", lambda kind: (1 << 28, 1 << 28))
+    assert asked.memory_limit() == 1 << 27

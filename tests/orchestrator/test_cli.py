@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -245,6 +246,29 @@ def test_query_as_csv_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
     for i, row in enumerate(rows):
         assert json.loads(row[1]) == [i + j / 4096 for j in range(1500)]
         assert row[2] == REASONS.get(STATUSES[i], "")
+
+
+def test_whole_numbers_stay_whole_and_what_has_no_end_is_counted_to_a_limit(
+        capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    fill("mine.yaml", "results/mine", STATUSES)
+    sql = "SELECT CASE WHEN range < 8192 THEN range END AS n FROM range(8194) ORDER BY range"  # nulls in one batch
+    assert told(capsys, "query", "mine", sql, "--csv").splitlines() == ["n", *map(str, range(8192)), '""', '""']
+    monkeypatch.setattr("orchestrator.commands.query.COUNTED", 10_000)
+    out = told(capsys, "query", "mine", "SELECT * FROM range(1000000000000)")
+    assert "\n   49\n" in out and "more than 10,000 more rows" in out
+    assert told(capsys, "query", "mine", "SELECT lr FROM trials WHERE false", "--csv") == "lr\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_query_that_is_stopped_says_so_in_a_line(number: signal.Signals) -> None:
+    fill("mine.yaml", "results/mine", STATUSES)
+    heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # whoever started the tests
+    query = subprocess.Popen(
+        [sys.executable, "-c", f"{heeds}; from orchestrator import cli; cli.console()", "query", "results/mine",
+         "SELECT * FROM range(1000000000000)", "--csv"], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert query.stdout and query.stdout.readline() == "range\n"
+    query.send_signal(number)
+    assert query.communicate(timeout=60)[1] == "phasesweep: query: interrupted\n" and query.returncode == 130
 
 
 def test_output_cut_by_head_ends_well() -> None:
