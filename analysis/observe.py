@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from analysis.claims.moment import Moment
 from trials.errors import UserError, did_you_mean
+from trials.fields import is_number
 from trials.records import COLUMNS, FINAL
 
 if TYPE_CHECKING:
@@ -36,9 +39,9 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     """The ``columns`` (and trial_id, configuration, status) of every trial with a result, at one moment of training.
 
     A row a trial; a row a trial and layer where a column of the table ``layers``, or ``phase``, is asked for.
-    ``where`` keeps rows whose columns have one of some values. Derived columns: ``diverged`` (0 or 1), ``phase``
-    and ``because`` (see phases.py), ``accuracy_gap`` (training minus test), ``loss_gap`` (test minus training),
-    ``lr_per_batch`` (lr / batch_size) and ``configuration`` (a number for each setting of the axes, seeds apart).
+    ``where`` keeps rows whose columns have one of some values (see ``named``). Derived columns: ``diverged`` (0 or 1),
+    ``phase`` and ``because`` (see phases.py), ``accuracy_gap`` (training minus test), ``loss_gap`` (test minus
+    training), ``lr_per_batch`` (lr / batch_size) and ``configuration`` (a number for each setting, seeds apart).
 
     At a training loss numbers are interpolated between the two measured steps about it, and phases follow from
     interpolated order parameters.
@@ -78,8 +81,8 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     if rows.empty:
         raise UserError(f"{tables.place}: no results {at}")
     for name, values in where.items():
-        found = list(rows[name].unique())
-        rows = rows[rows[name].isin(list(values))]
+        found = list(rows[name].dropna().unique())
+        rows = rows[rows[name].isin([value for wanted in values for value in named(wanted, found)])]
         if rows.empty:
             raise UserError(f"{tables.place}: no results {at} where {name} is {' or '.join(map(str, values))}; "
                             f"{did_you_mean(values[0], map(str, found))}")
@@ -100,6 +103,22 @@ def absent(tables: Frames, rows: pd.DataFrame, over: str) -> list[str]:
         return [said]
     counts = tables.trials.loc[tables.trials["trial_id"].isin(ids), over].value_counts().sort_index()
     return [f"{said}: {over} {', '.join(f'{value} ({count})' for value, count in counts.items())}"]
+
+
+def named(wanted: Any, among: Iterable[Any]) -> list[Any]:
+    """Those of the values ``among`` that ``wanted`` names: those equal to it, for real numbers to 1e-6 of it; else the
+    one that is shown so when it is rounded, as tables do, to three digits, or to as many as are given. UserError where
+    several are shown so."""
+    values = [value for value in among if isinstance(value, str) == isinstance(wanted, str)]
+    equal = [value for value in values if value == wanted or (
+        isinstance(value, float) and is_number(wanted) and math.isclose(value, wanted, rel_tol=1e-6))]
+    if equal or not is_number(wanted):
+        return equal
+    digits = max(3, len(Decimal(repr(float(wanted))).normalize().as_tuple().digits))
+    shown = [value for value in values if isinstance(value, float) and float(f"{value:.{digits}g}") == float(wanted)]
+    if len(shown) > 1:
+        raise UserError(f"{wanted} is how {', '.join(f'{value:.12g}' for value in shown)} are shown; give more digits")
+    return shown
 
 
 def phases_in_training(tables: Frames, layer: str) -> pd.DataFrame:

@@ -17,6 +17,11 @@ def earlier_fingerprint(study: Study) -> str | None:
     return usercode.earlier_fingerprint(_components(study))
 
 
+def own_code(study: Study) -> list[str]:
+    """The models and tasks of the user's own that the study names."""
+    return [name for name in dict.fromkeys(_components(study)) if usercode.is_usercode(name)]
+
+
 def bundle(study: Study) -> Bundle:
     """Our code, the study with all its overrides as ``study.yaml``, and the user's own code.
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from analysis.observe import named
 from search_spaces.axes import Axis
 from search_spaces.space import Substitution
-from trials import usercode
-from trials.errors import UserError
+from trials import consent, usercode
+from trials.batches import total_steps
+from trials.errors import UserError, did_you_mean
+from trials.fields import is_number
 from trials.spec import TrialSpec, make
 from trials.tasks import own
 
@@ -39,6 +43,8 @@ def check_limits(base: TrialSpec, axes: Sequence[Axis]) -> None:
     substitute = Substitution(base, task_axes)
     for point in product(*(axis.extremes for axis in task_axes)):
         task = substitute(point).task
+        if usercode.is_usercode(task["name"]) and not consent.may_run():
+            continue
         size = train_size(task)
         swept = ", ".join(f"{'.'.join(axis.path)} {value!r}" for axis, value in zip(task_axes, point, strict=True)
                           if len(axis.path) > 1)
@@ -47,6 +53,36 @@ def check_limits(base: TrialSpec, axes: Sequence[Axis]) -> None:
             raise UserError(f"trial.budget.epochs: {title} draws fresh samples and has no epochs; give budget.steps")
         if size is not None and batch > size:
             raise UserError(f"{place}: expected at most {size}, the training samples of {title}, got {batch}")
+
+
+def most_steps(base: TrialSpec, axes: Sequence[Axis]) -> int | None:
+    """The optimizer steps of the longest trial; None where only a task's own code, or its parameters, could tell."""
+    by_path = {axis.path: axis for axis in axes}
+    steps, epochs = (max(_extremes(by_path, ("budget", key), base.budget[key])) for key in ("steps", "epochs"))
+    if not epochs:
+        return int(steps)
+    own = usercode.is_usercode(base.task["name"]) and not consent.may_run()
+    if own or any(axis.path[0] == "task" for axis in axes):
+        return None
+    batch = min(_extremes(by_path, ("batch_size",), base.batch_size))
+    return total_steps(replace(base, batch_size=batch, budget={"steps": 0, "epochs": epochs}), train_size(base.task))
+
+
+def check_values(wanted: Sequence[Any], name: str, planned: Sequence[Any], place: str) -> None:
+    """Raise UserError at ``place`` unless one of the values ``wanted`` is one that the trials have in a column."""
+    try:
+        if any(named(value, planned) for value in wanted):
+            return
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+    value, numbers = wanted[0], [other for other in planned if is_number(other)]
+    if is_number(value) and numbers:
+        near = min(numbers, key=lambda other: abs(other - value))
+        alone = sum(f"{other:.3g}" == f"{near:.3g}" for other in numbers) == 1
+        fix = f"the nearest is {near:.3g}" if isinstance(near, float) and alone else f"the nearest is {near}"
+    else:
+        fix = did_you_mean(str(value), map(str, planned))
+    raise UserError(f"{place}: {value} is no value of {name} in this study; {fix}")
 
 
 def _extremes(by_path: Mapping[Any, Axis], path: tuple[str, ...], base: Any) -> tuple[Any, ...]:

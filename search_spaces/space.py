@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from search_spaces.axes import Axis, Field, Values, distinct, parse_axis
-from trials import usercode
+from trials import consent, usercode
 from trials.errors import UserError, did_you_mean
 from trials.fields import declared
 from trials.knobs.base import KNOBS
@@ -30,9 +30,15 @@ Component = Mapping[str, Any]
 def parse_space(forms: Mapping[str, Mapping[str, Any]], trial: Mapping[str, Any], base: TrialSpec) -> tuple[Axis, ...]:
     """The axes of ``space``, given as {dotted key: form}; ``base`` is ``trial``, parsed. Raises UserError."""
     whole = {group: _components(group, forms[group], trial.get(group) or {}) for group in GROUPS if group in forms}
-    places = _places({group: whole.get(group, (getattr(base, group),)) for group in GROUPS}, base.knobs)
-    anything = {group for group in USER_ARGUMENTS for component in whole.get(group, (getattr(base, group),))
+    components = {group: whole.get(group, (getattr(base, group),)) for group in GROUPS}
+    places = _places(components, base.knobs)
+    anything = {group for group in USER_ARGUMENTS for component in components[group]
                 if _takes_anything(component["name"], f"trial.{group}.name")}
+    if not consent.may_run():  # a results folder without the code: its study.yaml gives every path in full
+        for path in (tuple(key.split(".")) for key in forms):
+            own = [usercode.is_usercode(component["name"]) for component in components.get(path[0], ())]
+            if len(path) > 1 and any(own):
+                places.setdefault(path, [None if mine else _ABSENT for mine in own])
     keys: dict[Path, str] = {}
     axes: list[Axis] = []
     for key, form in forms.items():
@@ -111,21 +117,25 @@ def _parameters(group: str, component: Component) -> dict[Path, Field | None]:
     if not usercode.is_usercode(name):
         return {(key,): field for key, field in declared(GROUPS[group].classes[name]).items()}
     given = [path for path, _ in leaves(component) if path != ("name",)]
-    return dict.fromkeys([*given, *((key,) for key in _accepted(group, name, f"trial.{group}.name"))])
+    try:
+        accepted = _accepted(group, name, f"trial.{group}.name")
+    except UserError:
+        if consent.may_run():
+            raise
+        accepted = []
+    return dict.fromkeys([*given, *((key,) for key in accepted)])
 
 
 def _accepted(group: str, name: str, place: str) -> list[str]:
     """The names of the parameters that a component takes."""
     if not usercode.is_usercode(name):
         return list(declared(GROUPS[group].get(name, place)))
-    parameters = inspect.signature(usercode.load(name, place)).parameters.values()
-    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return named[USER_ARGUMENTS.get(group, 0):]
+    return usercode.parameters(name, place)[USER_ARGUMENTS.get(group, 0):]
 
 
 def _takes_anything(name: str, place: str) -> bool:
     """Whether a user's function has ``**parameters``."""
-    return usercode.is_usercode(name) and any(
+    return usercode.is_usercode(name) and consent.may_run() and any(
         each.kind is each.VAR_KEYWORD for each in inspect.signature(usercode.load(name, place)).parameters.values())
 
 

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import os.path
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from analysis.claims import Claim, parse_claims
+from analysis.claims.moment import NEAR
 from analysis.observe import known_columns
 from search_spaces.axes import Axis, Values
 from search_spaces.designs.base import DESIGNS, Design, Pair, Point
-from search_spaces.limits import check_limits, train_size
-from search_spaces.schema import merge
+from search_spaces.limits import check_limits, check_values, most_steps, train_size
 from search_spaces.space import Substitution, parse_space
-from search_spaces.yaml_text import MAX_NODES, dump, nodes, parse
-from trials import fields, usercode
-from trials.errors import UserError, did_you_mean
+from search_spaces.yaml_text import MAX_NODES, dump, nodes
+from trials import fields
+from trials.errors import UserError
 from trials.fields import check, choice, count, declared, real
 from trials.measure import Measure
 from trials.spec import GROUPS, TrialSpec, column, column_types, parse_trial
-from trials.tasks import own
 
 Observe = Callable[[list[str]], list[Mapping[str, Any] | None]]
-MAX_BYTES = 1_000_000
-LONGEST = 1000  # characters of a message, which may quote what a study says
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 MOST_LANES = 65536
-_BUNDLED = files("search_spaces") / "studies"
 
 
 @dataclass(frozen=True)
@@ -117,6 +111,25 @@ class Study:
         """What the results are to be asked, by the ``analysis:`` block. Raises UserError."""
         return parse_claims(self.analysis, known_columns(self.column_types))
 
+    def planned(self, name: str) -> tuple[Any, ...] | None:
+        """The values of a config column over the trials; None where they are a range, or no trial has it."""
+        for axis in self.axes:
+            if column(axis.path) == name and not self._components(axis):
+                return axis.values if isinstance(axis, Values) else None
+        specs = [self._substitute.first(), *(spec for axis in self.axes for spec in self._components(axis))]
+        return tuple(dict.fromkeys(flat[name] for flat in (spec.flat() for spec in specs) if name in flat)) or None
+
+    def check_claims(self) -> None:
+        """Raise UserError for a claim about trials that this study does not have: it could never be decided."""
+        for i, claim in enumerate(self.claims):
+            for name, wanted in claim.where.items():
+                planned = self.planned(name)
+                if planned is not None:
+                    check_values(wanted, name, planned, f"analysis[{i}].where.{name}")
+            step = claim.at.step
+            if step is not None and (most := most_steps(self.base, self.axes)) is not None and step > most * NEAR:
+                raise UserError(f"analysis[{i}].at.step: no trial takes more than {most:,} steps, got {step:,}")
+
     def train_size(self, task: Mapping[str, Any]) -> int | None:
         """Number of training samples of a task of this study; None where every batch is fresh."""
         return train_size(task)
@@ -169,53 +182,6 @@ class Study:
         return {"replicates": len(counted)} if axis.path == ("seed",) and self.seeds == counted else axis.form()
 
 
-def load_study(ref: str, overrides: Sequence[str] = ()) -> Study:
-    """The bundled study called ``ref``, or the one in the YAML file ``ref``, with ``key=value`` overrides put in.
-
-    Raises UserError, in one line that begins with the file, for anything that is not as it should be.
-    """
-    text, label, folder = _read(ref)
-    usercode.search_in(folder)
-    own.expect({})  # files of data may have changed since the last study
-    try:
-        return _study(merge(parse(text), overrides), folder)
-    except UserError as error:
-        line = " ".join(str(error).split())
-        cut = line if len(line) <= LONGEST else f"{line[:LONGEST // 2]} ... {line[-LONGEST // 2:]}"
-        raise UserError(f"{label}: {cut}") from error
-
-
-def list_studies() -> dict[str, Study]:
-    """Every bundled study by name."""
-    return {name: load_study(name) for name in _bundled()}
-
-
-def _bundled() -> list[str]:
-    return sorted(item.name.removesuffix(".yaml") for item in _BUNDLED.iterdir() if item.name.endswith(".yaml"))
-
-
-def _read(ref: str) -> tuple[str, str, Path]:
-    """Text, label for messages, and folder of a study."""
-    if ref in _bundled():
-        return (_BUNDLED / f"{ref}.yaml").read_text(encoding="utf-8"), f"{ref}.yaml", Path.cwd()
-    path = Path(ref)
-    if not os.path.isfile(path):  # which, unlike the method of Path, says no to a name that is too long
-        if path.suffix in (".yaml", ".yml"):
-            near = [str(path.with_name(item.name)) for item in path.parent.glob("*.y*ml")]
-            raise UserError(f"{ref}: no such file; {did_you_mean(ref, near)}")
-        raise UserError(f"{ref}: no bundled study has this name, and no file; {did_you_mean(ref, _bundled())}")
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise UserError(f"{ref}: expected at most {MAX_BYTES:,} bytes; this is not a study")
-        return data.decode("utf-8"), ref, path.resolve().parent
-    except OSError as error:
-        raise UserError(f"{ref}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{ref}: expected UTF-8 text, got byte {data[error.start]:#04x} at {error.start}") from None
-
-
 def _lanes(pack: Any) -> int:
     if pack in ("auto", "off"):
         return 0 if pack == "auto" else 1
@@ -226,7 +192,8 @@ def _lanes(pack: Any) -> int:
     return pack
 
 
-def _study(config: Mapping[str, Any], folder: Path) -> Study:
+def parse_study(config: Mapping[str, Any], folder: Path) -> Study:
+    """The study that ``schema.merge`` gave as plain data; ``folder`` is its own. Raises UserError."""
     if not _NAME.fullmatch(config["study"]):
         raise UserError(f"study: expected a name of at most 100 letters, digits, '_', '-' and '.' that begins with a "
                         f"letter or digit, got {config['study']!r}")

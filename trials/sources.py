@@ -67,3 +67,11 @@ def _imported(file: Path) -> Iterator[str]:
                 yield from (alias.name.split(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 yield node.module.split(".")[0]
+
+
+def parameters(file: Path, function: str) -> list[str]:
+    """The parameters that can be given by name to a function, by its ``def`` in a file, of which nothing is run. Raises
+    ValueError where there is not one such ``def``, and what reading and parsing raise."""
+    functions = [node for node in ast.parse(file.read_bytes()).body if isinstance(node, ast.FunctionDef)]
+    [defined] = [node.args for node in functions if node.name == function]
+    return [argument.arg for argument in (*defined.args, *defined.kwonlyargs)]

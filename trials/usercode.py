@@ -2,6 +2,8 @@
 
 The folder of a user's file is appended to ``sys.path``, never put first: a folder called ``analysis/`` beside it must
 not hide ours. Where our code has travelled to another machine, the user's lies beside it in ``SHIPPED``.
+
+Whoever only looks at results runs nothing of this (see consent.py).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from trials import sources
+from trials.consent import TRUST, may_run
 from trials.errors import UserError, describe, did_you_mean
 from trials.guest import guest
 
@@ -48,6 +51,8 @@ def search_in(folder: str | Path) -> None:
 def load(name: str, place: str) -> Callable[..., Any]:
     """The function called ``name``. UserError at ``place`` where file, module or function is missing or broken."""
     source, _, function = name.rpartition(":")
+    if not may_run():
+        raise UserError(f"{place}: {name} is the study's own code, which only looking at results does not run; {TRUST}")
     module = _load_file(_find(source, place), place) if source.endswith(".py") else _load_module(source, place)
     found = getattr(module, function, None)
     if not callable(found):
@@ -57,12 +62,28 @@ def load(name: str, place: str) -> Callable[..., Any]:
 
 
 def check_params(name: str, params: Mapping[str, Any], leading: int, place: str) -> None:
-    """Raise UserError unless the function takes ``leading`` positional arguments and then exactly ``params``."""
+    """Raise UserError unless the function, if it may run, takes ``leading`` positional arguments, then ``params``."""
+    if not may_run():
+        return _check_module(name.rpartition(":")[0], place)
     signature = inspect.signature(load(name, place))
     try:
         signature.bind(*[None] * leading, **params)
     except TypeError as error:
         raise UserError(f"{place}: {name}{signature} does not take these parameters: {error}") from None
+
+
+def parameters(name: str, place: str) -> list[str]:
+    """The parameters that can be given by name, of the function or, where it may not run, of its ``def``. UserError."""
+    if may_run():
+        found = inspect.signature(load(name, place)).parameters.values()
+        return [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    source, _, function = name.rpartition(":")
+    try:
+        file = _find(source if source.endswith(".py") else f"{source.replace('.', '/')}.py", place)
+        return sources.parameters(file, function)
+    except (UserError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        raise UserError(f"{place}: what {name} takes cannot be told without running it; give all its parameters in a "
+                        f"mapping, or {TRUST}") from None
 
 
 def fingerprint(names: Iterable[str]) -> str | None:
@@ -199,11 +220,7 @@ def _alias(path: Path) -> str:
 def _load_module(source: str, place: str) -> ModuleType:
     for folder in (SHIPPED, Path.cwd(), *_folders):
         _append(folder)
-    top = source.partition(".")[0]
-    if top in sys.stdlib_module_names or top in OURS:  # os:system is no model, and a task would be called at once
-        whose = "package of phasesweep's own" if top in OURS else "module of Python's own"
-        raise UserError(f"{place}: {top!r} is a {whose}, not your code; if you have a file of that name, write "
-                        f"{source.replace('.', '/')}.py:function")
+    _check_module(source, place)
     if source in sys.modules:
         return sys.modules[source]
     try:
@@ -211,9 +228,18 @@ def _load_module(source: str, place: str) -> ModuleType:
             module = importlib.import_module(source)
     except (Exception, SystemExit) as error:
         raise UserError(f"{place}: module {source!r} cannot be imported: {describe(error)}") from error
-    if (home := _home(top, place)) is not None:
+    if (home := _home(source.partition(".")[0], place)) is not None:
         _loaded[source] = sources.digest(sources.closure(home))
     return module
+
+
+def _check_module(source: str, place: str) -> None:
+    """Raise UserError for what is not the user's: os:system is no model, and a task would be called at once."""
+    top = source.partition(".")[0]
+    if not source.endswith(".py") and (top in sys.stdlib_module_names or top in OURS):
+        whose = "package of phasesweep's own" if top in OURS else "module of Python's own"
+        raise UserError(f"{place}: {top!r} is a {whose}, not your code; if you have a file of that name, write "
+                        f"{source.replace('.', '/')}.py:function")
 
 
 def _append(folder: Path) -> None:

@@ -1,13 +1,18 @@
-"""Arguments that several verbs share: a study, its overrides, its results folder."""
+"""Arguments that several verbs share: a study, its overrides, its results folder, and what may run of the study."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from search_spaces import Study, load_study
+from orchestrator.folder import Folder
+from search_spaces import Study, bundled, load_study, read_study
+from trials import consent
 from trials.errors import UserError
+from trials.records import TABLES
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
@@ -16,16 +21,39 @@ def add_study(parser: argparse.ArgumentParser) -> None:
                                                        "or a results folder")
     parser.add_argument("overrides", nargs="*", metavar="key=value", default=[],
                         help="change the study, e.g. trial.optimizer.lr=0.1; results=PATH (default results/NAME) says "
-                             "where results go")
+                             "where results go; so does into=PATH, which may hold another study")
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """--trust."""
+    parser.add_argument("--trust", action="store_true", help="let the study's own model and task code run, which this "
+                                                             "verb does not need and leaves alone otherwise")
 
 
 def load(args: argparse.Namespace) -> tuple[Study, str]:
-    """The study with its overrides, and its results folder (``results=PATH``, or results/NAME)."""
+    """The study with its overrides, and its results folder (``results=PATH``, or results/NAME).
+
+    STUDY is a file, a bundled study's name, or whatever ``results_folder`` takes for a folder: then the study is what
+    was run into it.
+    """
     results, overrides = _split(args.overrides)
-    if os.path.isfile(file := os.path.join(args.study, "study.yaml")):  # a results folder, with what was run into it
-        return load_study(file, overrides), results or args.study
+    if (folder := _folder(args.study)) is not None:
+        return _ran_into(folder, overrides), results or folder
     study = load_study(args.study, overrides)
     return study, results or str(Path("results") / study.name)
+
+
+@contextlib.contextmanager
+def looking(args: argparse.Namespace, own: bool = False) -> Iterator[tuple[Study, str]]:
+    """What ``load`` gives, with nothing run of the code that the study names, unless ``--trust`` is given: results may
+    have come from anyone. With ``own``, that goes for the study of a results folder only."""
+    with consent.untouched(not args.trust and not (own and _is_own(args.study))):
+        yield load(args)
+
+
+def into(args: argparse.Namespace) -> bool:
+    """Whether the folder is given as ``into=PATH``: it may hold the results of another study, to have both in one."""
+    return any(word.startswith("into=") for word in args.overrides)
 
 
 def results_folder(args: argparse.Namespace) -> str:
@@ -38,7 +66,37 @@ def results_folder(args: argparse.Namespace) -> str:
             return str(folder)
     if "://" in args.study:
         return str(args.study)
-    return str(Path("results") / load_study(args.study, overrides).name)
+    with consent.untouched():
+        return str(Path("results") / load_study(args.study, overrides).name)
+
+
+def _folder(name: str) -> str | None:
+    """The results folder that STUDY means; None where it is a file or the name of a bundled study."""
+    if "://" in name or _is_results(Path(name)):
+        return name
+    under = Path("results") / name
+    return str(under) if not os.path.isfile(name) and name not in bundled() and _is_results(under) else None
+
+
+def _is_results(folder: Path) -> bool:
+    return os.path.isfile(folder / "study.yaml") or os.path.isdir(folder / "trials")
+
+
+def _is_own(name: str) -> bool:
+    """Whether STUDY is a study file (or a bundled one) that does not lie in a results folder."""
+    beside = Path(name).parent
+    return _folder(name) is None and not (os.path.isfile(name) and any(
+        any((beside / table).glob("part-*")) for table in TABLES))
+
+
+def _ran_into(folder: str, overrides: list[str]) -> Study:
+    """The study of a results folder. Raises UserError."""
+    found = Folder.open(folder)
+    try:
+        data = found.read("study.yaml")
+    except FileNotFoundError:
+        raise UserError(f"{folder}: has no study.yaml; give the study's own file, and results={folder}") from None
+    return read_study(data, found.display("study.yaml"), Path(found.root) if found.local else Path.cwd(), overrides)
 
 
 def _split(words: list[str]) -> tuple[str | None, list[str]]:
@@ -47,9 +105,9 @@ def _split(words: list[str]) -> tuple[str | None, list[str]]:
         key, equals, value = word.partition("=")
         if not equals:
             raise UserError(f"{word!r}: expected key=value, such as trial.optimizer.lr=0.1")
-        if key == "results":
+        if key in ("results", "into"):
             if not value:
-                raise UserError("results=: expected a folder or a URI, such as results=/data/my_sweep")
+                raise UserError(f"{key}=: expected a folder or a URI, such as {key}=/data/my_sweep")
             results = value
         else:
             overrides.append(word)

@@ -12,8 +12,10 @@ from orchestrator.commands import common
 from orchestrator.folder import Folder
 from orchestrator.progress import duration
 from orchestrator.run import first_step, look
+from orchestrator.shipping import own_code
 from orchestrator.survey import Survey
 from search_spaces import Axis, Study, Values
+from trials import consent
 
 EXAMPLE = "phasesweep plan batch_size_phases space.seed.replicates=5"
 
@@ -21,15 +23,19 @@ LIBRARIES = 480  # MB that a Ray worker with torch takes
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """STUDY and overrides."""
+    """STUDY, overrides and --trust."""
     common.add_study(parser)
+    common.add_trust(parser)
 
 
 def main(args: argparse.Namespace, console: Console) -> int:
     """Print the plan."""
-    study, results = common.load(args)
-    folder = Folder.open(results)
-    found = look(study, folder)
+    with common.looking(args, own=True) as (study, results):
+        _show(study, results, look(study, Folder.open(results)), console)
+    return 0
+
+
+def _show(study: Study, results: str, found: Survey, console: Console) -> None:
     rows = [("question", study.question), ("swept", "\n".join(_axis(axis) for axis in study.axes) or "nothing"),
             ("trials", f"{found.size:,}"),
             ("done", ", ".join(f"{count:,} {status}" for status, count in sorted(found.done.items())) or "none")]
@@ -37,13 +43,16 @@ def main(args: argparse.Namespace, console: Console) -> int:
         rows.append(("failed", f"{len(found.failed):,}, to be tried again"))
     most = " at most; the design decides as it goes" if found.open_ended else ""
     rows.append(("to run", f"{found.pending:,}{most}"))
-    if found.pending:
+    if found.others:
+        rows.append(("others", f"{found.others:,} trials of other settings are in the folder too"))
+    if found.pending and (own := own_code(study)) and not consent.may_run():
+        rows.append(("time here", f"not timed: that runs {', '.join(own)} of the results folder; with --trust it does"))
+    elif found.pending:
         rows += _estimates(study, found)
     table = Table(show_header=False, show_edge=False, pad_edge=False)
     for row in [*rows, ("results", results)]:
         table.add_row(*map(escape, row))
     console.print(table)
-    return 0
 
 
 def _axis(axis: Axis) -> str:

@@ -33,10 +33,10 @@ analysis:
     trend: train_loss
     over: lr
     expect: {rank_correlation: {above: 0}}
-  - claim: It was measured with four seeds
+  - claim: It was measured on a machine called four
     trend: train_loss
     over: lr
-    where: {seed: 4}
+    where: {host: four}
     expect: {rank_correlation: {above: 0}}
 """
 
@@ -55,7 +55,7 @@ def test_verdicts(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", str(study), f"results={study.parent / 'results'}"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "holds The training loss falls with the learning rate" in out
-    assert "fails It rises with it" in out and "undecided It was measured with four seeds not fitted" in out
+    assert "fails It rises with it" in out and "undecided It was measured on a machine called four not fitted" in out
     assert "n = 6" in out and "expected below 0" in out
 
 

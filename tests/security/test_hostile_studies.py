@@ -1,9 +1,9 @@
 """A study file may say anything: it loads, or is refused in one line, soon and in little memory; it runs nothing and
 writes nothing.
 
-A study may name code of the user's own, and that is run, as a script would be: imported by whatever loads the study,
-and a task called for the size of its training set. It is never Python's own library, and neither ``list`` nor a
-``query`` of a results folder gets that far.
+A study may name code of the user's own. ``run``, ``submit`` and ``plan`` run it, as a script would be: it is imported,
+and a task called for the size of its training set; never Python's own library. ``status``, ``fit``, ``report``,
+``query`` and ``list`` run none of it, nor does ``plan`` of a results folder, unless ``--trust`` says so.
 
 Examples: 1,000 mutations, 150 overrides, and the named cases below.
 """
@@ -28,13 +28,20 @@ from orchestrator import cli
 from orchestrator.survey import survey
 from search_spaces import Study, load_study
 from search_spaces.yaml_text import MAX_NODES, dump, nodes
-from trials import usercode
+from trials import consent, usercode
 from trials.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 BASE = STUDIES[0]
 SECONDS, MEGABYTES = 10, 600  # of CPU time for each, and of memory beyond what the libraries take, for all
 CANARY = "canary"
+DATA = """
+import torch
+from trials import Data
+def make(noise=0.0):
+    x, y = torch.linspace(0, 1, 2560).reshape(40, 8, 8), torch.arange(40) % 3
+    return Data(x, y, x, y, classes=3)
+"""
 
 
 @pytest.fixture
@@ -210,16 +217,77 @@ def test_results_that_are_no_place(here: Path, where: str, capsys: pytest.Captur
     assert everything(here) == before
 
 
-def test_a_query_of_a_folder_and_a_list_never_run_what_a_study_names(
-        here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results(here, STUDIES[2])
-    (here / "net.py").write_text("open('canary', 'w')\n" + NET)
-    for name in [name for name in sys.modules if name.startswith("_usercode_net")]:
+def own(here: Path) -> Study:
+    """results/ and study.yaml of a study with a task and a model of its own, whose code leaves a canary wherever it
+    runs, in the working directory, beside the study file and in the results folder."""
+    study = results(here, {**STUDIES[2], "trial": {**STUDIES[2]["trial"], "task": {"name": "data.py:make"}},
+                           "space": {"width": [4, 8], "gain": [0.5, 1], "model": ["net.py:build"], "seed": [0]},
+                           "analysis": [{"claim": "x", "trend": "test_loss", "over": "model_width",
+                                         "expect": {"rank_correlation": {"below": 0}}}]})
+    for folder in (here, here / "results"):
+        for file, text in (("net.py", NET), ("data.py", DATA)):
+            (folder / file).write_text(f"open({str(here / CANARY)!r}, 'w').close()\n{text}")
+    for name in [name for name in sys.modules if name.startswith("_usercode_")]:
         del sys.modules[name]
-    for words in (["query", "results", "SELECT count(*) FROM trials"], ["list", "studies"], ["list", "models"]):
-        assert cli.main(words) == 0
-    capsys.readouterr()
-    assert not (here / CANARY).exists()
+    return study
+
+
+LOOKING = [["query", "SELECT count(*) FROM trials"], ["status"], ["fit"], ["report"], ["plan"], ["plan", "seed=[0,1]"],
+           ["status", "trial.model.words=[c]"]]
+
+
+def test_looking_at_results_runs_nothing_that_they_name(
+        here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "data.py").write_text(DATA)
+    study = own(here)
+    size, ids_of_all = study.size, ids(study)
+
+    def looks(name: str, verbs: list[list[str]] = LOOKING) -> str:
+        for verb, *more in verbs:
+            words = [verb, name, *(f"space.{word}" if word.startswith("seed") else word for word in more)]
+            assert cli.main(words) == 0, words
+            assert not (here / CANARY).exists(), words
+        return capsys.readouterr().out
+
+    for place, names in ((here, ["results", "results/", str(here / "results"), (here / "results").as_uri()]),
+                         (here / "results", ["."]), (here.parent, [f"{here.name}/results"])):
+        monkeypatch.chdir(place)
+        for name in names:
+            said = looks(name)
+            assert f"to run     0 of {size}" in said and "not timed: that runs data.py:make, net.py:build" in said
+    monkeypatch.chdir(here)
+    for words in (["study.yaml", "results=results"], ["results/study.yaml", "results=results"]):
+        for verb in ("status", "fit", "report"):  # nor does a study's own file, where nothing is to be trained
+            assert cli.main([verb, *words]) == 0 and not (here / CANARY).exists(), words
+    assert cli.main(["plan", "results/study.yaml", "results=results"]) == 0 and not (here / CANARY).exists()
+    for words in (["list", "studies"], ["list", "models"], ["cancel", "study.yaml"]):
+        assert cli.main(words) == (2 if words[0] == "cancel" else 0) and not (here / CANARY).exists()
+    for file in (*here.glob("*.py"), *(here / "results").glob("*.py")):
+        file.rename(file.with_suffix(".gone"))
+    assert f"to run     0 of {size}" in looks("results")  # they were sent without the code
+    with consent.untouched():
+        assert ids(load_study("results/study.yaml")) == ids_of_all
+
+
+@pytest.mark.parametrize("words", [
+    ["status", "results", "--trust"], ["fit", "results", "--trust"], ["plan", "results", "--trust"],
+    ["plan", "study.yaml", "results=results"], ["run", "study.yaml", "results=results"], ["run", "results"]])
+def test_it_runs_where_one_says_so(here: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "data.py").write_text(DATA)
+    own(here)
+    assert cli.main(words) == 0
+    assert (here / CANARY).exists()
+
+
+def test_what_cannot_be_told_without_the_code_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bare name takes what its function takes of the trial's parameters."""
+    (here / "net.py").write_text("build = lambda *shape: 0")
+    (here / "s.yaml").write_text(named(trial={**STUDIES[2]["trial"]}, space={"model": ["net.py:build"]}, analysis=[]))
+    assert cli.main(["status", "s.yaml"]) == 2
+    assert "what net.py:build takes cannot be told without running it" in capsys.readouterr().err
+    with consent.untouched(), pytest.raises(UserError, match="is the study's own code"):
+        usercode.load("net.py:build", "here")
+    assert consent.may_run()
 
 
 def test_what_a_study_is_written_out_to_can_be_read_back(here: Path) -> None:
@@ -235,9 +303,9 @@ def test_where_is_data_and_no_expression(here: Path) -> None:
     """There is nothing that evaluates text: what a claim says of a column's value is compared with it."""
     claim = {"claim": "x", "trend": "test_loss", "over": "lr", "expect": {"rank_correlation": {"below": 0}}}
     hostile = textwrap.dedent("@__import__('os').system('touch canary')")
-    for where in ({"optimizer": hostile}, {"optimizer": [hostile, "' or 1 = 1 --"]}):
+    for where in ({"device": hostile}, {"device": [hostile, "' or 1 = 1 --"]}):
         study = results(here, {**BASE, "analysis": [{**claim, "where": where}]})
-        assert study.claims[0].where["optimizer"][0] == hostile
+        assert study.claims[0].where["device"][0] == hostile
         assert cli.main(["fit", "study.yaml", "results=results"]) == 0
     for where in (hostile, {hostile: 1}, {"optimizer": []}, {"optimizer": {"a": 1}}, {"lr": [[1]]}, {"lr": 10**30}):
         assert loaded(here, named(analysis=[{**claim, "where": where}])) is None
