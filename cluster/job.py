@@ -33,16 +33,18 @@ class State(Enum):
 @dataclass(frozen=True)
 class Job:
     """What is handed over: once ``bundle`` is unpacked there, ``python -m orchestrator.cli *arguments`` in its folder
-    runs the study, or continues it; exit status 0 where all is done. ``results`` is where results go, as seen there."""
+    runs the study, or continues it; exit status 0 where all is done. ``results`` is where results go, as seen there,
+    ``into`` whether those of another study may be there."""
 
     name: str
     bundle: Bundle
     results: str
+    into: bool = False
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """Of the ``phasesweep`` command there, on a node of the Ray cluster that the target made or found."""
-        return ("submit", "study.yaml", "--to", "auto", f"results={self.results}")
+        return ("submit", "study.yaml", "--to", "auto", f"{'into' if self.into else 'results'}={self.results}")
 
 
 @dataclass(frozen=True)

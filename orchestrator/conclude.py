@@ -15,10 +15,13 @@ from analysis.claims.phases import claimed_layer
 from orchestrator.folder import Folder
 from orchestrator.run import Outcome
 from orchestrator.store import read_trials
+from orchestrator.survey import Survey
 from search_spaces import Study
+from trials.errors import UserError
 
 if TYPE_CHECKING:
     from analysis.claims import Verdict
+    from analysis.tables import Tables
 
 REASONS = 20  # shown at most
 
@@ -32,7 +35,7 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
 
     folder, found = Folder.open(results), outcome.survey
     if sum(found.done.values()):
-        tables = analysis.load(results)
+        tables = own_tables(study, results, found)
         summary = analysis.summary(tables)
         console.print(analysis.format_table(summary, width=console.width))
         folder.write("summary.csv", summary.to_csv(index=False).encode())
@@ -46,6 +49,8 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
                 console.print(f"{verdict.answer:<10}{escape(verdict.claim + _numbers(verdict))}", highlight=False)
             console.print(f"phasesweep fit {escape(results)} says why; phasesweep report {escape(results)} shows it",
                           highlight=False)
+    if found.left_out:
+        console.print(found.left_out, style="yellow", highlight=False)
     console.print(f"results  {escape(results)}: trials, steps, layers, spectra (Parquet)", highlight=False)
     counts = [f"{count:,} {status}" for status, count in sorted(found.done.items())]
     if found.failed:
@@ -67,6 +72,17 @@ def _numbers(verdict: Verdict) -> str:
     """The numbers that decided, with their intervals."""
     known = [name for name in verdict.expected if not math.isnan(verdict.estimates[name].value)]
     return "".join(f"; {name.replace('_', ' ')} {verdict.estimates[name]}" for name in known)
+
+
+def own_tables(study: Study, results: str, found: Survey) -> Tables:
+    """The tables of a study's own trials; what else the folder holds is left out. UserError where there are none."""
+    from analysis.tables import load  # here: it brings pandas
+
+    tables = load(results)
+    if not found.committed:
+        raise UserError(f"{results}: no trial of this study is there, only {found.others:,} of other settings; give "
+                        "the study and the overrides that were run")
+    return tables.only(found.committed, study.axis_columns)
 
 
 def failures(study: Study, folder: Folder, trial_ids: Iterable[str]) -> Table:

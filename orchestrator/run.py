@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from rich.console import Console
 
-from orchestrator import checkpoints
+from orchestrator import checkpoints, parts
 from orchestrator.folder import Folder
 from orchestrator.lease import Lease
 from orchestrator.progress import SweepProgress
-from orchestrator.provenance import study_file
+from orchestrator.provenance import check_name, write_study
 from orchestrator.queue import Queue
 from orchestrator.shipping import earlier_fingerprint, fingerprint
 from orchestrator.store import Store, committed, read_trials
@@ -51,12 +51,15 @@ class Outcome:
     interrupted: signal.Signals | None
 
 
-def run(study: Study, results: str, connect: Connect, console: Console) -> Outcome:
-    """Run what is still to do. ``connect`` is called only if there is anything.
+def run(study: Study, results: str, connect: Connect, console: Console, into: bool = False) -> Outcome:
+    """Run what is still to do. ``connect`` is called only if there is anything. ``into`` allows a folder that another
+    study was run into.
 
     Raises UserError (bad folder, disk full, another driver) and ClusterError; what was committed stays.
     """
     folder = Folder.open(results)
+    if not into:
+        check_name(study, folder)
     fresh = not read_trials(folder, ["trial_id"], skip_damaged=True).num_rows
     before = survey(study, {}, lambda trial_ids: [None] * len(trial_ids)) if fresh else None
     if before is not None:  # said before the folder is made
@@ -72,12 +75,15 @@ def run(study: Study, results: str, connect: Connect, console: Console) -> Outco
         for line in changes(study, folder):
             _warn(console, line)
         if before.finished:
+            if into:  # the same trials under another name
+                write_study(study, folder, before.others > 0)
             return Outcome(before, None)
         if not fresh:
             _rehearse(before, study, console)
         if before.failed:
             store.discard(before.failed)
-        folder.write("study.yaml", study_file(study))
+        if kept := write_study(study, folder, before.others > 0):
+            console.print(kept, style="yellow", markup=False, highlight=False)
         interrupted = _sweep(study, folder, store, lease, observed, before, connect, console)
         return Outcome(survey(study, store.statuses, observed), interrupted)
 
@@ -167,7 +173,9 @@ def _other_data(row: Mapping[str, Any]) -> bool:
 
 
 def look(study: Study, folder: Folder) -> Survey:
-    """How far a study is, by what is committed; writes and repairs nothing. Raises UserError for a damaged part."""
+    """How far a study is, by what is committed; writes and repairs nothing. Raises UserError for parts that
+    are damaged, missing or not where they belong."""
+    parts.check(folder)
     statuses = committed(folder)
     return survey(study, statuses, Observed(folder, statuses))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from search_spaces import Study
+from trials import consent, usercode
 from trials.batches import total_steps
 from trials.errors import UserError
 from trials.records import FINAL
@@ -27,7 +28,8 @@ def work(spec: TrialSpec, study: Study) -> float:
 
 @dataclass
 class Survey:
-    """``size`` trials in the design; ``done`` of them by status; ``failed`` ids, to be tried again.
+    """``size`` trials in the design; ``done`` of them by status; ``failed`` ids, to be tried again. ``committed`` are
+    the ids of all that are in the results, which have ``others`` too: trials of other settings, or of another study.
 
     ``pending`` trials are still to run; together they take ``pending_work``. ``budgets`` counts them by (optimizer
     steps, batch size), ``examples`` holds the first of each batch size, ``last`` is the last of all. Where an adaptive
@@ -37,6 +39,8 @@ class Survey:
     size: int
     done: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
+    committed: set[str] = field(default_factory=set)
+    others: int = 0
     pending: int = 0
     pending_work: float = 0.0
     budgets: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -48,6 +52,14 @@ class Survey:
     def finished(self) -> bool:
         """Whether every trial of the design has a result."""
         return self.pending == 0
+
+    @property
+    def left_out(self) -> str:
+        """What is in the results folder beside this study's trials, in a line; empty where nothing is."""
+        if not self.others:
+            return ""
+        return (f"{self.others:,} of {self.others + len(self.committed):,} trials in the folder are of other settings; "
+                "left out")
 
 
 def survey(study: Study, statuses: Mapping[str, str], observe: Observe) -> Survey:
@@ -67,16 +79,21 @@ def survey(study: Study, statuses: Mapping[str, str], observe: Observe) -> Surve
             continue
         seen.add(trial_id)
         status = statuses.get(trial_id)
+        if status is not None:
+            result.committed.add(trial_id)
         if status in FINAL:
             result.done[str(status)] += 1
             continue
         if status is not None:
             result.failed.append(trial_id)
         result.pending += 1
+        if usercode.is_usercode(spec.task["name"]) and not consent.may_run():
+            continue  # how many samples it has, only its code can tell
         result.pending_work += work(spec, study)
         result.budgets[total_steps(spec, study.train_size(spec.task)), spec.batch_size] += 1
         result.examples.setdefault(spec.batch_size, spec)
         result.last = spec
+    result.others = len(statuses) - len(result.committed)
     if result.open_ended:
         known = result.pending
         result.pending = result.size - sum(result.done.values())

@@ -34,13 +34,15 @@ ORIGIN = {"version": "phasesweep", "torch_version": "PyTorch", "host": "hosts", 
 
 @dataclass(frozen=True)
 class About:
-    """What a page says of a study beside its numbers; ``files`` are study files by name, ``commands`` make it anew."""
+    """What a page says of a study beside its numbers; ``files`` are study files by name, ``commands`` make it anew,
+    ``left_out`` says which trials of the folder are not the study's."""
 
     name: str
     question: str
     source: str
     files: Mapping[str, str]
     commands: Sequence[str]
+    left_out: str = ""
 
 
 class Html(str):
@@ -110,8 +112,9 @@ def _head(about: About, trials: pd.DataFrame, verdicts: Sequence[Verdict]) -> Ht
     found = {answer: sum(verdict.answer == answer for verdict in verdicts) for answer in MARKS}
     answers = [tag("span", f"{MARKS[answer]} {count} {answer if count == 1 else answer.removesuffix('s')}",
                    class_=f"answer {answer}") for answer, count in found.items() if count]
+    trials_here = f"{len(trials):,} trials: {', '.join(counts)}"
     return tag("div", tag("p", about.name, class_="name"), tag("h1", about.question or about.name),
-               tag("p", *source, f"{len(trials):,} trials: {', '.join(counts)}", class_="counts"),
+               tag("p", *source, "; ".join(filter(None, (trials_here, about.left_out))), class_="counts"),
                *([tag("p", *answers, class_="answers")] if answers else []))
 
 

@@ -1,5 +1,6 @@
 """What the results say about each claim of a study's analysis: block: the law or boundary fitted, its numbers with 95%
-intervals, and whether the claim holds, fails, or is undecided.
+intervals, and whether the claim holds, fails, or is undecided. Judged are the trials that the study's design asks for;
+others in the same folder are left out, and counted (in JSON: left_out).
 
 Exit status: 0 whatever the verdicts are, 2 bad input."""
 
@@ -15,6 +16,9 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.commands import common
+from orchestrator.conclude import own_tables
+from orchestrator.folder import Folder
+from orchestrator.run import look
 from trials.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,26 +30,30 @@ COLORS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """STUDY, overrides and --json."""
+    """STUDY, overrides, --trust and --json."""
     common.add_study(parser)
+    common.add_trust(parser)
     parser.add_argument("--json", action="store_true", help="print them as JSON")
 
 
 def main(args: argparse.Namespace, console: Console) -> int:
     """Print the verdicts."""
     from analysis.claims import judge  # here: what fits brings scipy
-    from analysis.tables import load
 
-    study, results = common.load(args)
-    if not study.claims:
-        raise UserError(f"{args.study}: has no analysis: block, so there is nothing to decide; add a claim such as "
-                        "{claim: accuracy rises with the batch size, law: power, y: test_accuracy, x: batch_size, "
-                        "expect: {exponent: {above: 0}}}")
-    verdicts = judge(study.claims, load(results))
+    with common.looking(args) as (study, results):
+        if not study.claims:
+            raise UserError(f"{args.study}: has no analysis: block, so there is nothing to decide; add a claim such as "
+                            "{claim: accuracy rises with the batch size, law: power, y: test_accuracy, x: batch_size, "
+                            "expect: {exponent: {above: 0}}}")
+        found = look(study, Folder.open(results))
+    verdicts = judge(study.claims, own_tables(study, results, found))
     if args.json:
-        print(json.dumps([verdict.as_json() for verdict in verdicts], indent=2, ensure_ascii=False))
-    else:
-        show(verdicts, console)
+        print(json.dumps([{**verdict.as_json(), "left_out": found.others} for verdict in verdicts],
+                         indent=2, ensure_ascii=False))
+        return 0
+    show(verdicts, console)
+    if found.left_out:
+        console.print(found.left_out, style="yellow", highlight=False)
     return 0
 
 

@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from orchestrator.commands import common
+from orchestrator.conclude import own_tables
 from orchestrator.folder import Folder
+from orchestrator.run import look
 from search_spaces import Study
 
 if TYPE_CHECKING:
@@ -23,8 +25,9 @@ EXAMPLE = "phasesweep report batch_size_phases"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """STUDY and overrides."""
+    """STUDY, overrides and --trust."""
     common.add_study(parser)
+    common.add_trust(parser)
 
 
 def main(args: argparse.Namespace, console: Console) -> int:
@@ -33,13 +36,14 @@ def main(args: argparse.Namespace, console: Console) -> int:
     from analysis.claims.phases import claimed_layer
     from analysis.report.page import report
     from analysis.report.pictures import claim_pictures, study_pictures
-    from analysis.tables import load
 
-    study, results = common.load(args)
-    tables, folder = load(results), Folder.open(results)
+    with common.looking(args) as (study, results):
+        folder = Folder.open(results)
+        found = look(study, folder)
+    tables = own_tables(study, results, found)
     verdicts = judge(study.claims, tables)
     of_claims, of_study = claim_pictures(verdicts), study_pictures(tables, claimed_layer(study.claims))
-    page = report(_about(study, folder), tables, verdicts, of_claims, of_study)
+    page = report(_about(study, folder, found.left_out), tables, verdicts, of_claims, of_study)
     pictures = {f"report/{picture.name}.png": picture.png for picture in (*of_claims, *of_study) if picture}
     for name, content in (*pictures.items(), ("report/index.html", page.encode())):
         folder.write(name, content)
@@ -49,10 +53,12 @@ def main(args: argparse.Namespace, console: Console) -> int:
     for name in pictures:
         console.print(f"figure   {escape(folder.display(name))}", highlight=False)
     console.print(f"report   {escape(folder.display('report/index.html'))}", highlight=False)
+    if found.left_out:
+        console.print(found.left_out, style="yellow", highlight=False)
     return 0
 
 
-def _about(study: Study, folder: Folder) -> About:
+def _about(study: Study, folder: Folder, left_out: str) -> About:
     """The study as it was run, and beside it, where that is another one, as it is asked about now."""
     from analysis.report.page import About
 
@@ -65,4 +71,4 @@ def _about(study: Study, folder: Folder) -> About:
     files = {"study.yaml": ran} if same else {"study.yaml": ran, "claims.yaml": asked}
     where = f"results={shlex.quote(f'results/{study.name}')}"
     return About(study.name, study.question, study.source, files, [
-        f"phasesweep run study.yaml {where}", f"phasesweep report {list(files)[-1]} {where}"])
+        f"phasesweep run study.yaml {where}", f"phasesweep report {list(files)[-1]} {where}"], left_out)

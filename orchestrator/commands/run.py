@@ -32,10 +32,10 @@ def main(args: argparse.Namespace, console: Console) -> int:
         import cluster
 
         return cluster.local()
-    return run_and_conclude(*common.load(args), console, here)
+    return run_and_conclude(*common.load(args), console, here, common.into(args))
 
 
-def run_and_conclude(study: Study, results: str, console: Console, connect: Connect) -> int:
-    """Run, then show what came out; returns the exit status."""
-    outcome = run(study, results, connect, console)
+def run_and_conclude(study: Study, results: str, console: Console, connect: Connect, into: bool = False) -> int:
+    """Run, then show what came out; returns the exit status. ``into`` allows the results folder of another study."""
+    outcome = run(study, results, connect, console, into)
     return conclude(study, results, outcome, console)

@@ -13,26 +13,32 @@ from orchestrator.commands import common
 from orchestrator.conclude import failures
 from orchestrator.folder import Folder
 from orchestrator.lease import holder
+from orchestrator.provenance import kept_studies
 from orchestrator.run import look
 
 EXAMPLE = "phasesweep status batch_size_phases"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """STUDY and overrides."""
+    """STUDY, overrides and --trust."""
     common.add_study(parser)
+    common.add_trust(parser)
 
 
 def main(args: argparse.Namespace, console: Console) -> int:
     """Print counts, the driver at work, and failures."""
-    study, results = common.load(args)
-    folder = Folder.open(results)
-    found = look(study, folder)
+    with common.looking(args) as (study, results):
+        folder = Folder.open(results)
+        found = look(study, folder)
     handed = receipt.load(results)
     lines = [(status, f"{number:,}") for status, number in sorted(found.done.items())]
     if found.failed:
         lines.append(("failed", f"{len(found.failed):,}; the next run tries them again"))
     lines += [("to run", f"{found.pending:,} of {found.size:,}"), ("driver", str(holder(folder) or "none at work"))]
+    if found.others:
+        kept = kept_studies(folder)
+        of = f"; {', '.join(kept)} describe{'s' * (len(kept) == 1)} what was run before" if kept else ""
+        lines.append(("others", f"{found.others:,} trials of other settings are in the folder too{of}"))
     if handed is not None:
         lines.append(("job", f"{handed.number} on {handed.to}: {_state(handed)}"))
         if handed.fetched:

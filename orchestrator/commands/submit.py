@@ -46,11 +46,11 @@ def main(args: argparse.Namespace, console: Console) -> int:
     import cluster
     from orchestrator.shipping import bundle
 
-    study, results = common.load(args)
+    (study, results), into = common.load(args), common.into(args)
     target, travels = cluster.target(args.to, args.options), bundle(study)
     if target is not None:
         place = target.place(study.name, results)
-        job = cluster.Job(study.name, travels, place.results)
+        job = cluster.Job(study.name, travels, place.results, into)
         if args.dry_run:
             console.print(target.text(job), end="", markup=False, highlight=False)
             return 0
@@ -65,7 +65,7 @@ def main(args: argparse.Namespace, console: Console) -> int:
         for node in nodes.ask():
             if wrong := nodes.unfit(node, travels.code):
                 raise cluster.ClusterError(f"--to {args.to}: {wrong}")
-        return run_and_conclude(study, results, console, lambda: nullcontext(connection))
+        return run_and_conclude(study, results, console, lambda: nullcontext(connection), into)
 
 
 def _hand_over(args: argparse.Namespace, target: Target, job: Job, place: Place, results: str, console: Console) -> int:

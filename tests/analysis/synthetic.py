@@ -62,6 +62,12 @@ class Study:
                 pq.write_table(rows.tables[name], self.part(name, self.parts))
         return self.parts
 
+    def measure(self, rows: records.Rows, tables: Sequence[str]) -> None:
+        """Commit measurements of trials that another part has."""
+        number = self.write(rows, tables)
+        self.part("trials", number).parent.mkdir(exist_ok=True)
+        pq.write_table(self.schema["trials"].empty_table(), self.part("trials", number))
+
     def add(self, trial_id: str, config: Mapping[str, Any] | None = None, **more: Any) -> int:
         """Commit one trial."""
         return self.write(self.rows(trial_id, config, **more))

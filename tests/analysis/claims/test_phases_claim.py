@@ -80,7 +80,7 @@ def test_training_time(study: Study) -> None:
     for batch in BATCHES:
         rows = study.rows(f"b{batch}", {"batch_size": batch}, layers={"fc1": MATRIX}, steps=(100,))
         early = study.rows(f"b{batch}", {"batch_size": batch}, layers={"fc1": LOOKS["random-like"]}, steps=(1,))
-        study.write(early, ("layers", "steps"))
+        study.measure(early, ("layers", "steps"))
         study.write(rows)
     found = verdict(load(study.root), over="step", expect={"order": ORDER[::-1]})
     assert found.answer == "holds" and found.n == 16 and "100% of trials never go back" in found.because

@@ -29,7 +29,7 @@ def walked(study):
             rows = study.rows(f"b{batch}s{seed}", config, layers=layers, steps=(100,))
             start = {"fc1": NOISE, "fc2": NOISE, "fc3": SMALL}
             early = study.rows(f"b{batch}s{seed}", config, layers=start, steps=(1,))
-            study.write(early, ("layers", "steps"))
+            study.measure(early, ("layers", "steps"))
             study.write(rows)
     return analysis.load(study.root)
 
