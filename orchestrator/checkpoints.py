@@ -68,6 +68,12 @@ class FolderCheckpoints:
             return None
         return Checkpoint.from_bytes(data) if stamp == self._stamp else None
 
+    def drop(self, spec: TrialSpec) -> None:
+        """Forget it; what is empty counts for nothing."""
+        if self._kept is not None:
+            with contextlib.suppress(UserError):
+                self._folder.write(self._name(spec), b"")
+
     def _name(self, spec: TrialSpec) -> str:
         return f"{_SUB}/{spec.trial_id}"
 

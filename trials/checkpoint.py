@@ -12,7 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from trials import generators
 from trials.divergence import Watch
+from trials.memory import Values
 from trials.observer import Emitted, Observer
 from trials.optimizers.base import Params, State
 from trials.spec import TrialSpec
@@ -23,8 +25,8 @@ class Checkpoint:
     """``taken`` steps, parameters, buffers and optimizer state after them, and ``notes``: what was emitted and watched
     so far.
 
-    ``kept`` are the tensors that measurements keep from one moment to the next; ``generator`` is the state of torch's
-    global generator, from which a user's model may draw.
+    ``kept`` are the tensors that measurements keep from one moment to the next; ``memory`` is what the model remembers
+    in Python; ``generators`` are the states of the global generators, from which a user's model may draw.
     """
 
     taken: int
@@ -32,19 +34,20 @@ class Checkpoint:
     buffers: Params
     state: State
     kept: dict[str, Tensor]
-    generator: Tensor
+    memory: Values
+    generators: dict[str, Any]
     notes: str
 
     @classmethod
     def of(cls, observer: Observer, watch: Watch, taken: int, params: Params, buffers: Params, state: State,
-           ) -> Checkpoint:
+           memory: Values) -> Checkpoint:
         """A copy of a trial that is in training."""
         def copied(tensors: Params) -> Params:
             return {name: value.detach().cpu().clone() for name, value in tensors.items()}
         notes = {"emitted": asdict(observer.emitted), "limit": watch.limit,
                  "elapsed": time.perf_counter() - observer.began}
         return cls(taken, copied(params), copied(buffers), {slot: copied(tensors) for slot, tensors in state.items()},
-                   copied(observer.kept), torch.get_rng_state(), json.dumps(notes))
+                   copied(observer.kept), memory, generators.states(), json.dumps(notes))
 
     def restore(self, observer: Observer, watch: Watch) -> None:
         """Put what was emitted and watched back; parameters and state are the caller's to take."""
@@ -94,6 +97,9 @@ class Checkpoints(Protocol):
     def load(self, spec: TrialSpec) -> Checkpoint | None:
         """The last one of this trial."""
 
+    def drop(self, spec: TrialSpec) -> None:
+        """Forget it: it is of a training that went wrong."""
+
 
 class _Nowhere:
     """Keeps nothing."""
@@ -111,6 +117,9 @@ class _Nowhere:
     def load(self, spec: TrialSpec) -> Checkpoint | None:
         """None."""
         return None
+
+    def drop(self, spec: TrialSpec) -> None:
+        """Nothing."""
 
 
 NO_CHECKPOINTS: Checkpoints = _Nowhere()

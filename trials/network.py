@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
+from trials.memory import Memory
 from trials.optimizers.base import Params
 
 Tap = Callable[[Tensor, int], Tensor]  # (output of a nonlinearity, its number in the forward pass) -> what goes on
@@ -45,6 +46,7 @@ class Network:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self._places = list(_places(module))
+        self.memory = Memory(module, {name for _, _, name in self._places})
         self._tap: Tap | None = None
         self._reached = 0
         self._sites = {name: child for name, child in module.named_modules() if isinstance(child, NONLINEARITIES)}
@@ -81,8 +83,9 @@ class Network:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """The module in evaluation mode (running statistics, no dropout of its own); afterwards each of its parts is in
-        the mode that it was in before."""
+        """The module in evaluation mode (running statistics, no dropout of its own); afterwards it is as it was before,
+        each of its parts in its mode, and with what it remembers."""
+        remembered = self.memory.now()
         modes = [(child, child.training) for child in self.module.modules()]
         self.module.eval()
         try:
@@ -90,6 +93,7 @@ class Network:
         finally:
             for child, mode in modes:
                 child.training = mode
+            self.memory.put_back(remembered)
 
     @torch.no_grad()
     def record(self, params: Params, buffers: Params, x: Tensor) -> tuple[Tensor, list[Site]]:

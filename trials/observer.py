@@ -57,8 +57,7 @@ class Observer:
     def __init__(self, trial: Trial, wanted: Measure, like: Observer | None = None) -> None:
         self.trial, self.emitted = trial, Emitted()
         self.matrices: list[Matrix] = matrices(trial.network.module) if like is None else like.matrices
-        self.operators: list[Operator] = (operators(trial.network.module, trial.data.x_train[:1]) if like is None
-                                          else like.operators)
+        self.operators: list[Operator] = _operators(trial) if like is None else like.operators
         total = trial.total
         self._due = {what: steps(getattr(wanted, what), total, wanted.per_decade) for what in GROUPS}
         looks = {step for when in self._due.values() for step in when}
@@ -125,6 +124,11 @@ class Observer:
             if "eigenvalues" in due and eigenvalues is not None:
                 self.emitted.spectra.append({"step": taken, "layer": layer, "eigenvalues": eigenvalues})
         self.emitted.layers += [{"step": taken, "layer": layer, **row} for layer, row in rows.items()]
+
+
+def _operators(trial: Trial) -> list[Operator]:
+    with trial.network.evaluating():  # which leaves no trace
+        return operators(trial.network.module, trial.data.x_train[:1])
 
 
 def observe(observers: Sequence[Observer], readings: Sequence[Reading]) -> list[str | None]:

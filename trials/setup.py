@@ -20,6 +20,7 @@ from trials.guest import guest
 from trials.knobs.base import Knob
 from trials.network import Network, tensors
 from trials.optimizers.base import Optimizer, Params
+from trials.packs.unfit import Unfit
 from trials.schedules.base import Schedule
 from trials.spec import TrialSpec, make
 from trials.streams import Stream, torch_seeded
@@ -52,7 +53,7 @@ class Trial:
 def prepare(spec: TrialSpec, device: str, like: Trial | None = None) -> Trial:
     """Build a trial. ``like``, a trial with the same task and model, lends its data and its network, which is a
     function of its tensors and keeps none. Raises UserError, what user code raises, or, for a user's model that differs
-    from ``like``'s in more than its parameters, Different."""
+    from ``like``'s in more than its tensors, Unfit."""
     if like is None:
         data = load_data(spec, device)
         network = build_network(spec, data)
@@ -84,17 +85,13 @@ def _given(data: Data, knobs: Mapping[str, Knob], streams: Mapping[str, Stream])
     return given
 
 
-class Different(Exception):
-    """Two models are not the same function of their parameters and buffers: one holds other random numbers, say."""
-
-
 @torch.no_grad()
 def _check_same(network: Network, initial: Params, buffers: Params, module: torch.nn.Module, data: Data) -> None:
     x_B = data.x_train[:2]
     with network.evaluating():
         ours = network(initial, buffers, x_B)
     if not torch.allclose(ours, module.eval()(x_B.clone()), equal_nan=True):
-        raise Different("the model of another seed differs in more than its parameters and buffers")
+        raise Unfit("the model of another seed differs in more than its parameters and buffers")
 
 
 def load_data(spec: TrialSpec, device: str = "cpu") -> Data:
@@ -151,6 +148,7 @@ def _check_tensors(module: torch.nn.Module) -> None:
 def build_network(spec: TrialSpec, data: Data) -> Network:
     """The trial's model as a function of its parameters, where the data are; its output is checked."""
     network = Network(build_module(spec, data).to(data.x_train.device, data.dtype))
+    network.memory.begin()
     if usercode.is_usercode(spec.model["name"]):
         with guest(spec.seed, "check", str(data.x_train.device)):
             _check_output(network, data)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from trials import usercode
+from trials import generators, usercode
 from trials.batches import Batches
 from trials.checkpoint import NO_CHECKPOINTS, Checkpoint, Checkpoints
 from trials.divergence import CHECK_EVERY, NOT_FINITE, Watch
@@ -81,6 +81,7 @@ class Alone:
         self.params: Params = {name: value.clone() for name, value in trial.initial.items()}
         self.buffers: Params = {name: value.clone() for name, value in trial.buffers.items()}
         self.state = trial.optimizer.init(self.params)
+        self._remembered = trial.network.memory.now()
         self._batches = Batches(trial.data, trial.spec.batch_size, trial.spec.seed)
         self._step = Step(trial.network, trial.data, trial.optimizer, trial.schedule, trial.knobs, trial.total)
 
@@ -101,6 +102,13 @@ class Alone:
                              for name, value in checkpoint.buffers.items()})
         for slot, tensors in checkpoint.state.items():
             put(self.state[slot], tensors)
+        self.trial.network.memory.put(checkpoint.memory)
+
+    def checkpoint(self, observer: Observer, watch: Watch) -> Checkpoint | None:
+        """The trial now; None where its model remembers what cannot be saved."""
+        memory = self.trial.network.memory.since(self._remembered)
+        return None if memory is None else Checkpoint.of(observer, watch, self.taken, self.params, self.buffers,
+                                                         self.state, memory)
 
     def read(self, loss: Tensor | None, grads: Params | None) -> Reading:
         """The trial now; ``loss`` and ``grads`` are those of its last step."""
@@ -126,7 +134,7 @@ def _run(alone: Alone, observer: Observer, checkpoints: Checkpoints) -> tuple[st
     saved = checkpoints.load(alone.trial.spec)
     if saved is not None:
         saved.restore(observer, watch)
-        torch.set_rng_state(saved.generator)
+        generators.restore(saved.generators)
         alone.resume(saved)
     resumed = alone.taken if saved is not None else None  # what was due there has been measured
     while True:
@@ -146,8 +154,9 @@ def _run(alone: Alone, observer: Observer, checkpoints: Checkpoints) -> tuple[st
         if taken == alone.trial.total:
             return "completed", taken, None
         if due:
-            checkpoints.save(alone.trial.spec, Checkpoint.of(observer, watch, taken, alone.params, alone.buffers,
-                                                             alone.state))
+            saved = alone.checkpoint(observer, watch)
+            if saved is not None:  # such a trial begins anew
+                checkpoints.save(alone.trial.spec, saved)
             checkpoints.go_on()
         loss, grads = alone.take()
         unread.append(loss)

@@ -12,9 +12,9 @@ from trials.knobs.dropout import Dropout
 from trials.measure import Measure
 from trials.observer import Emitted
 from trials.packs import lanes as lanes_module
-from trials.packs.lanes import Lanes, Unfit
+from trials.packs.lanes import Lanes
 from trials.packs.pack import train_pack
-from trials.setup import Different
+from trials.packs.unfit import Unfit
 from trials.spec import TrialSpec, parse_trial
 from trials.trainer import train
 
@@ -242,7 +242,7 @@ def test_a_model_that_cannot_be_a_lane_is_refused_before_anything_is_given_back(
     error = refused([trial(model=model, seed=seed) for seed in range(3)])
     assert not isinstance(error, StopIteration)
     if name == "counts":
-        assert isinstance(error, Unfit) and "otherwise in a pack than alone" in str(error)
+        assert isinstance(error, Unfit) and "the model changes calls as it trains" in str(error)
     if name != "raises":
         assert train(trial(model=model), SMALL).trial["status"] == "completed"
 
@@ -267,7 +267,7 @@ def test_a_users_model_that_can_be_packed_is_as_alone(tmp_path: Path) -> None:
                                   "self.scale = torch.rand(8, dtype=torch.float64)"])
 def test_what_a_users_model_draws_beside_its_parameters_is_its_own(made: str, tmp_path: Path) -> None:
     model = {"name": written(tmp_path, module("h = h * self.scale", made))}
-    assert isinstance(refused([trial(model=model, seed=seed) for seed in range(3)]), Different)
+    assert isinstance(refused([trial(model=model, seed=seed) for seed in range(3)]), Unfit)
     for seed in (0, 1):  # packs of one seed each, one after the other, of the same structure
         specs = [trial(lr, model=model, seed=seed) for lr in (0.01, 0.03, 0.1)]
         for spec, emitted in zip(specs, packed(specs), strict=True):

@@ -9,7 +9,6 @@ Shapes: K lanes come first in every tensor.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 
-from trials import usercode
+from trials import generators, usercode
 from trials.batches import PackBatches, fresh
 from trials.checkpoint import Checkpoint
 from trials.evaluate import evaluate_lanes
@@ -28,7 +27,9 @@ from trials.observer import Reading
 from trials.optimizers.base import Params, State
 from trials.packs.graph import record
 from trials.packs.recording import Recording
+from trials.packs.same import difference, steps_differ
 from trials.packs.structure import reals, structure
+from trials.packs.unfit import Unfit, plain
 from trials.setup import Trial
 from trials.step import Batch, Step
 from trials.streams import Stream
@@ -41,10 +42,9 @@ _varying: dict[str, set[tuple[str, str]]] = {}
 _recordings: dict[Any, Recording | None] = {}
 _trusted: set[Any] = set()  # held against trials alone
 _KEPT = 64  # recordings
-
-
-class Unfit(Exception):
-    """The lanes of a pack do not do what the trials alone do, or cannot be made."""
+# A user's model may come to do otherwise than it was recorded: it is looked at after so many steps, and again each time
+# that these have multiplied by so much.
+FIRST_LOOK, LOOK_GROWTH = 8, 4
 
 
 class Lanes:
@@ -77,6 +77,9 @@ class Lanes:
         self._kind = (kind, len(trials), str(device), tuple(sorted(varying)), tuple(baked.items()), own)
         self._batches: PackBatches | None = None
         self._replay: Callable[..., list[Tensor]] | None = None
+        self._memory = own.memory if own is not None else None
+        self._here, self._next_look = 0, FIRST_LOOK
+        self.looks = 0
         self._vectorized: Callable[..., Any] = vmap(self._lane)
         if checked:
             self._check()
@@ -85,6 +88,11 @@ class Lanes:
     def count(self) -> int:
         """K."""
         return len(self.trials)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the model is ours, which does not change what it does."""
+        return self._memory is None
 
     def step(self, gradients: bool = False) -> tuple[Tensor, Tensor | None]:
         """Take the next step in every lane; returns the losses (K,) and, if asked, the norms of the gradients (K,)."""
@@ -95,7 +103,12 @@ class Lanes:
                 norms = _norms(grads)
             else:
                 self._replay = self._replay or self._bound(batch)
+                look = self._memory is not None and self._here >= self._next_look
+                before = _copies(self._fixed[:3]) if look else None
                 [losses], norms = self._replay(self._step, *batch), None
+                if before is not None:
+                    self._look_again(before, batch)
+        self._here += 1
         self._step += 1
         self.taken = [taken + 1 for taken in self.taken]
         return losses, norms
@@ -126,6 +139,7 @@ class Lanes:
                                 pytree.tree_leaves((kept.params, kept.buffers, kept.state, kept._step)), strict=True):
             theirs.copy_(mine[some])
         kept.taken = [self.taken[lane] for lane in lanes]
+        kept._here, kept._next_look, kept.looks = self._here, self._next_look, self.looks
         return kept
 
     def resume(self, lane: int, checkpoint: Checkpoint) -> None:
@@ -195,39 +209,43 @@ class Lanes:
         """Hold two steps of the first and the last lane against the same trials alone. Raises Unfit."""
         if self._kind in _trusted:
             return
-        trying = Lanes(self.trials, checked=False)
         alone = {lane: Alone(self.trials[lane]) for lane in {0, self.count - 1}}
+        memory, drawn = self.trials[0].network.memory, generators.states()
+        remembered = memory.now()
         for _ in range(2):
-            trying.step()
             for trial in alone.values():
                 trial.take()
+        changed = memory.changed(remembered)
+        if changed:
+            saved = memory.since(remembered) is not None
+            memory.put_back(remembered)
+            raise Unfit(f"the model changes {plain(changed)} as it trains" + (
+                "" if saved else ", which no checkpoint can hold: a trial that is stopped begins anew"))
+        if who := generators.drawn(drawn):
+            raise Unfit(f"the model draws random numbers from {who}")
+        trying = Lanes(self.trials, checked=False)
+        for _ in range(2):
+            trying.step()
         readings = trying.read(range(self.count), None, None)
         for lane, trial in alone.items():
-            what = _difference(readings[lane], trial.read(None, None), trial.trial.initial)
+            what = difference(readings[lane], trial.read(None, None), trial.trial.initial)
             if what:
                 raise Unfit(f"{what} otherwise in a pack than alone")
         _trusted.add(self._kind)
 
+    def _look_again(self, before: Any, batch: tuple[Tensor, ...]) -> None:
+        """Hold the recorded step that was taken from ``before`` against the model as it is now. Raises Unfit."""
+        assert self._memory is not None
+        self.looks, self._next_look = self.looks + 1, LOOK_GROWTH * self._next_look
+        remembered, trying = self._memory.now(), _copies(before)
+        self._vectorized(*trying, *self._fixed[3:], self._step, batch)
+        changed = self._memory.changed(remembered)
+        if changed or steps_differ(before[:2], self._fixed[:2], trying[:2]):
+            raise Unfit(f"after {self._here} steps the model does otherwise than in its first")
 
-def _difference(found: Reading, alone: Reading, initial: Params) -> str:
-    """What of two readings differs by more than rounding, in words; empty if nothing does."""
-    precise = all(value.dtype == torch.float64 for value in initial.values())
-    close, tiny = (1e-8, 1e-12) if precise else (1e-2, 1e-5)
-    for name, value in alone.params.items():
-        apart, moved, size = (torch.linalg.vector_norm(each).item()
-                              for each in (found.params[name] - value, value - initial[name], value))
-        if math.isfinite(size) and not apart <= close * moved + tiny * (1.0 + size):
-            return f"parameter {name} is trained"
-    for name, value in alone.buffers.items():
-        apart, size = (torch.linalg.vector_norm(each.double()).item() for each in (found.buffers[name] - value, value))
-        if math.isfinite(size) and not apart <= close * size + tiny:
-            return f"buffer {name} is updated"
-    for name in ("train_loss", "test_loss"):
-        ours, theirs = found.losses[name], alone.losses[name]
-        if (ours is not None and theirs is not None and math.isfinite(theirs)
-                and not abs(ours - theirs) <= close * abs(theirs) + tiny):
-            return f"{name} is measured"
-    return ""
+
+def _copies(tensors: Any) -> Any:
+    return pytree.tree_map_only(Tensor, torch.clone, tensors)
 
 
 def _stack(each: Sequence[Params]) -> Params:

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from trials.checkpoint import NO_CHECKPOINTS, Checkpoint, Checkpoints
+from trials.checkpoint import NO_CHECKPOINTS, Checkpoint, Checkpoints, Stopped
 from trials.divergence import CHECK_EVERY, NOT_FINITE, Watch
 from trials.guest import each_as_guest
 from trials.measure import Measure
 from trials.observer import Emitted, Observer, observe
 from trials.packs.lanes import Lanes
+from trials.packs.unfit import Unfit, out_of_memory
 from trials.setup import Trial, prepare
 from trials.spec import TrialSpec
 from trials.trainer import outcome, verdict
@@ -45,15 +46,11 @@ def _train_pack(specs: Sequence[TrialSpec], measure: Measure, device: str, lanes
             for spec, emitted in _Pack([prepare(spec, device, first) for spec in some], measure, checkpoints).run():
                 done.add(spec.trial_id)
                 yield spec, emitted
-        except RuntimeError as error:
-            if not _out_of_memory(error) or len(some) <= 2:
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or len(some) <= 2:
                 raise
             lanes = max(2, len(some) // 2)
         waiting = [spec for spec in some if spec.trial_id not in done] + waiting[len(some):]
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 class _Pack:
@@ -62,7 +59,7 @@ class _Pack:
         self.observers = [Observer(trials[0], measure)]
         self.observers += [Observer(trial, measure, self.observers[0]) for trial in trials[1:]]
         self.watches = [Watch() for _ in trials]
-        self.size = len(trials)
+        self.size, self.specs = len(trials), [trial.spec for trial in trials]
         self.lanes = Lanes(trials)
         self.checkpoints = checkpoints
         self.resumed: list[int | None] = [None] * self.size  # where a lane went on: what was due there is measured
@@ -77,6 +74,28 @@ class _Pack:
         self.until_look = 0  # steps until a lane is to be looked at
 
     def run(self) -> Iterator[tuple[TrialSpec, Emitted]]:
+        """Each trial that is done. Where the lanes are looked at again now and then (a user's model), those that are
+        done wait for the next time: if the lanes turn out to be unfit, all begin anew, alone."""
+        held: list[tuple[TrialSpec, Emitted]] = []
+        looks = self.lanes.looks
+        try:
+            for done in self._trained():
+                if self.lanes.trusted or self.lanes.looks > looks:
+                    yield from held
+                    held, looks = [], self.lanes.looks
+                held.append(done)
+                if self.lanes.trusted:
+                    yield held.pop()
+        except Stopped:
+            yield from held
+            raise
+        except Unfit:
+            for spec in self.specs:
+                self.checkpoints.drop(spec)
+            raise
+        yield from held
+
+    def _trained(self) -> Iterator[tuple[TrialSpec, Emitted]]:
         losses: Tensor | None = None
         norms: Tensor | None = None
         while True:
@@ -121,7 +140,7 @@ class _Pack:
             state = {slot: {name: value[lane] for name, value in values.items()}
                      for slot, values in self.lanes.state.items()}
             self.checkpoints.save(self.observers[lane].trial.spec, Checkpoint.of(
-                self.observers[lane], self.watches[lane], self.lanes.taken[lane], params, buffers, state))
+                self.observers[lane], self.watches[lane], self.lanes.taken[lane], params, buffers, state, {}))
 
     def _diverged(self) -> Iterator[tuple[TrialSpec, Emitted]]:
         if not self.unread:

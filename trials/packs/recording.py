@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+# Batch normalization: arguments 3 and 4 are the running mean and variance.
+_STATISTICS = (torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default,
+               torch.ops.aten.miopen_batch_norm.default)
+
 
 @dataclass(frozen=True)
 class Value:
@@ -39,6 +43,8 @@ class Call:
     @property
     def writes(self) -> list[Value]:
         """Those of them that it changes in place."""
+        if self.op in _STATISTICS:  # whose schema does not say so
+            return values(self.args[3:5])
         named = [*zip(self.op._schema.arguments, self.args, strict=False),
                  *((argument, self.kwargs[argument.name]) for argument in self.op._schema.arguments
                    if argument.name in self.kwargs)]

@@ -1,0 +1,115 @@
+"""What a model remembers in Python: noticed, put back, and a reason to train such trials one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from state_cases import alone, packed, trial
+from test_buffers import Memory as Checkpoints
+from torch import nn
+
+from trials.measure import Measure
+from trials.memory import Memory
+from trials.packs import lanes as lanes_module
+from trials.packs.pack import train_pack
+from trials.packs.unfit import Unfit
+from trials.setup import prepare
+from trials.trainer import train
+
+CHANGES = {
+    "counter": "calls", "counts_every_call": "calls", "annealed": "temperature", "list_grows": "seen",
+    "deep": "inside", "tensor_attribute": "tensor", "buffer_that_comes_late": "late", "of_a_torch_module": "drop.p",
+    "of_the_class": "Net.calls_of_class", "of_the_file": "zoo.CALLS", "own_generator": "random",
+    "iterator": "own, which no checkpoint can hold"}
+QUIET = Measure("ends", "none", "none", "none")
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_model_that_changes_in_python_is_refused_by_a_pack(kind: str) -> None:
+    with pytest.raises(Unfit) as error:
+        packed([trial(kind, seed) for seed in range(3)], 1)
+    what, _, more = CHANGES[kind].partition(", ")
+    assert str(error.value).startswith(f"the model changes {what} as it trains") and more in str(error.value)
+
+
+@pytest.mark.parametrize(("kind", "who"), [("numpy_draws", "NumPy"), ("python_draws", "Python")])
+def test_a_model_that_draws_from_another_generator_is_refused_by_a_pack(kind: str, who: str) -> None:
+    with pytest.raises(Unfit, match=f"the model draws random numbers from {who}"):
+        packed([trial(kind, seed) for seed in range(3)], 1)
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_trials_of_one_worker_leave_each_other_nothing(kind: str) -> None:
+    first = train(trial(kind, 1), QUIET).trial
+    train(trial(kind, 0), QUIET)
+    again = train(trial(kind, 1), QUIET).trial
+    assert again["test_loss"] == first["test_loss"]
+
+
+def test_a_warm_up_inside_the_model_is_that_of_a_buffer() -> None:
+    """Once as a counter in Python, and once as a buffer, which packs can follow: the same factors, step by step."""
+    counted, held = alone(trial("counter"), 30), alone(trial("warm_up_in_a_buffer"), 30)
+    for name, value in held.params.items():
+        torch.testing.assert_close(counted.params[name], value, rtol=1e-12, atol=0)
+    lanes = packed([trial("warm_up_in_a_buffer", seed) for seed in range(2)], 30)
+    torch.testing.assert_close(lanes.params["last.weight"][0], held.params["last.weight"], rtol=1e-9, atol=1e-12)
+
+
+def test_evaluation_leaves_no_trace() -> None:
+    spec = trial("counts_every_call", steps=30)
+    often = train(spec, Measure("log", "log", "none", "none", activations="log"))
+    assert often.trial["test_loss"] == train(spec, QUIET).trial["test_loss"]
+
+
+def test_what_is_seen_late_begins_anew_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that comes to do otherwise by what is not seen in it: none of its trials is given back, and what was
+    saved of them is dropped."""
+    specs = [trial("moving_average", seed, steps=60 if seed else 9) for seed in range(4)]
+    checkpoints, calls = Checkpoints(5), []
+    net, average = type(prepare(specs[0], "cpu").network.module), zoo.Net.moving_average
+    forward = lanes_module.Lanes._lane
+
+    def otherwise(self: Any, *args: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 2:  # both check and recording are over
+            monkeypatch.setattr(net, "moving_average", lambda self, h: 2.0 * average(self, h))
+        return forward(self, *args)
+    monkeypatch.setattr(lanes_module.Lanes, "_lane", otherwise)
+    found = []
+    with pytest.raises(Unfit, match="steps the model does otherwise than in its first"):
+        for done in train_pack(specs, Measure("last", "none", "none", "none"), "cpu", 4, checkpoints):
+            found.append(done)
+    assert not found and not checkpoints.bytes
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.k, self.table = 1, {"a": [1, 2.5, (True, None)], 3: {"x"}}
+        self.name, self.weights = "n", [torch.ones(2)]
+
+
+def test_values_come_back_as_they_were_and_in_place() -> None:
+    module = Plain()
+    memory, table, inner = Memory(module, set()), module.table, module.table["a"]
+    before = memory.now()
+    assert memory.changed(before) == []
+    module.k, module.extra = 2, "new"
+    inner.append(4)  # type: ignore[attr-defined]
+    module.weights[0].add_(1.0)
+    assert sorted(memory.changed(before)) == ["extra", "k", "table", "weights"]
+    changes = memory.since(before)
+    assert changes is not None
+    memory.put_back(before)
+    assert module.k == 1 and not hasattr(module, "extra") and module.table is table and table["a"] is inner
+    assert inner == [1, 2.5, (True, None)] and module.weights[0].tolist() == [1.0, 1.0]
+    memory.put(changes)
+    assert module.k == 2 and module.extra == "new" and inner == [1, 2.5, (True, None), 4]
+    assert module.weights[0].tolist() == [2.0, 2.0] and module.table[3] == {"x"}
+
+
+def test_torchs_own_modules_are_not_looked_at() -> None:
+    assert Memory(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), set()).now() == {}
