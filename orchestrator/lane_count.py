@@ -2,7 +2,8 @@
 
 A few steps of the real trials are timed, alone and in packs of growing size, once for each structure of trials and
 each machine; the answers are kept in the user's cache folder. Where packing does not pay (wide layers on a CPU) the
-answer is 1; where it cannot be done (a user's model that vmap cannot follow) also, with the reason.
+answer is 1; where it cannot be done (a user's model that vmap cannot follow) also, with the reason. That is not kept:
+memory that ran out may be there the next time, and a model may be mended in a file beside it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ import torch
 
 from orchestrator.version import VERSION
 from trials import usercode
-from trials.errors import describe
 from trials.guest import guest
 from trials.packs.lanes import Lanes
 from trials.packs.structure import structure
+from trials.packs.unfit import lasting, out_of_memory, reason
 from trials.setup import prepare
 from trials.spec import TrialSpec
 from trials.trainer import Alone
@@ -33,6 +34,8 @@ FIRST = 32  # lanes tried first
 MOST = {"cpu": 256, "cuda": 1024}
 GAIN = 0.95  # twice the lanes must take less than this per lane to be worth it
 SECONDS = 0.03  # each number of lanes is timed for so long
+
+_unfit: dict[str, Choice] = {}  # what cannot be packed, for as long as this process lives
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Choice:
     def words(self) -> str:
         """What was chosen, and why."""
         if self.reason:
-            return f"one by one ({self.reason})"
+            return f"one by one: {self.reason}"
         if self.lanes == 1:
             return f"one by one (a step takes {self.alone * 1e6:.0f} us; in a pack no less)"
         return f"{self.lanes} side by side ({self.seconds * 1e6:.0f} us a step and trial; alone {self.alone * 1e6:.0f})"
@@ -75,8 +78,12 @@ def _choose(spec: TrialSpec, device: str, available: int, wanted: int) -> Choice
     path = _folder() / f"{_key(spec, device)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Choice(**json.loads(path.read_text()))
+    if (known := _unfit.get(path.name)) is not None:
+        return known
     choice, exhausted = _time(spec, device, available)
-    if exhausted:  # not where fewer were there to be tried than might be best
+    if exhausted and choice.reason:
+        _unfit[path.name] = choice
+    elif exhausted:  # not where fewer were there to be tried than might be best
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             whole = path.with_name(f"{path.name}.{os.getpid()}")
@@ -92,7 +99,7 @@ def _as_wanted(spec: TrialSpec, device: str, lanes: int) -> Choice:
     try:
         return Choice(lanes, alone, {str(lanes): _packed(spec, device, lanes)})
     except Exception as error:
-        return Choice(1, alone, reason=describe(error))
+        return Choice(1, alone, reason=reason(error))
 
 
 def _time(spec: TrialSpec, device: str, available: int) -> tuple[Choice, bool]:
@@ -104,9 +111,12 @@ def _time(spec: TrialSpec, device: str, available: int) -> tuple[Choice, bool]:
         try:
             seconds = _packed(spec, device, lanes)
         except Exception as error:
-            if best == 1:
-                return Choice(1, alone, reason=describe(error)), True
-            return Choice(best, alone, packed), True
+            if best > 1:
+                return Choice(best, alone, packed), False
+            if out_of_memory(error) and lanes > 2:  # others may use it too: the next time there may be more
+                lanes //= 2
+                continue
+            return Choice(1, alone, reason=reason(error)), lasting(error)
         packed[str(lanes)] = seconds
         if seconds > GAIN * packed.get(str(best), alone):
             return Choice(best, alone, packed), lanes >= FIRST

@@ -67,6 +67,7 @@ class Queue:
         self._running: dict[int, Pack] = {}
         self._missing: dict[int, set[str]] = {}
         self._exhausted = False
+        self.alone: Counter[str] = Counter()  # trials that could not be trained side by side, by the reason
         self._numbers = 0
         self._seconds: defaultdict[str, float] = defaultdict(float)  # that workers spent, by device, on this work
         self._timed: defaultdict[str, float] = defaultdict(float)
@@ -138,8 +139,11 @@ class Queue:
         self._missing[pack.number] = set(pack.specs)
         return pack
 
-    def came_back(self, number: int, trial_ids: list[str], seconds: float) -> None:
-        """Rows of these trials of pack ``number`` have arrived; a worker spent ``seconds`` on them."""
+    def came_back(self, number: int, trial_ids: list[str], seconds: float,
+                  alone: Mapping[str, int] | None = None) -> None:
+        """Rows of these trials of pack ``number`` have arrived; a worker spent ``seconds`` on them. ``alone`` says of
+        how many, and by what reason, they could not be trained side by side."""
+        self.alone.update(alone or {})
         self._missing[number] -= set(trial_ids)
         pack = self._running[number]
         self._timed[pack.device] += sum(self._work(pack.specs[trial_id]) for trial_id in trial_ids)

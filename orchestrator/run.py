@@ -227,6 +227,8 @@ def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, observed: O
 
             sweep = Sweep(queue, job, workers, commit, tick, partial(console.print, highlight=False))
             sweep.run()
+            for why, count in queue.alone.most_common():
+                console.print(f"{count:,} trials were trained one by one: {why}", highlight=False, markup=False)
     return sweep.interrupted
 
 

@@ -118,7 +118,7 @@ class Sweep:
 
     def received(self, pack: Pack, result: dict[str, Any]) -> None:
         """Rows of some trials of ``pack`` have arrived."""
-        self.queue.came_back(pack.number, result["ids"], result["seconds"])
+        self.queue.came_back(pack.number, result["ids"], result["seconds"], result["alone"])
         rows = Rows.from_bytes(result.pop("rows"))
         if result["ids"]:
             self._hold(rows)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import os
 import platform
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import torch
@@ -32,6 +32,7 @@ from trials.measure import Measure
 from trials.observer import Emitted
 from trials.packs.pack import train_pack
 from trials.packs.structure import structure
+from trials.packs.unfit import lasting, reason
 from trials.records import Rows
 from trials.setup import load_data
 from trials.spec import TrialSpec
@@ -67,8 +68,14 @@ class Job:
     data: Mapping[str, str] = field(default_factory=dict)
 
 
+class _Unpacked(Exception):
+    """Why trials are not trained side by side."""
+
+
 class Worker(tune.Trainable):
     """A pack of trials, given as ``config["pack"]``; each step returns the rows of some of them as Arrow bytes."""
+
+    unfit: ClassVar[dict[str, str]] = {}  # why trials of a structure cannot be trained side by side, in this process
 
     def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]
         """Called once a process: its imports and its data stay from pack to pack."""
@@ -87,6 +94,7 @@ class Worker(tune.Trainable):
         self.checkpoints = FolderCheckpoints(Folder.open(self.job.results), stamp, self.job.checkpoint_seconds,
                                              Asked(self.job.run), self.job.keeper and Distant(self.job.keeper))
         self.results = self._results()
+        self.alone: Counter[str] = Counter()  # trials that could not be trained side by side, by the reason
         return True
 
     def step(self) -> dict[str, Any]:
@@ -95,6 +103,7 @@ class Worker(tune.Trainable):
         began = time.perf_counter()
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.job.schemas}
         ids: list[str] = []
+        self.alone.clear()
         done, wrong = True, ""
         try:
             for spec, emitted, attempts in self.results:
@@ -109,7 +118,7 @@ class Worker(tune.Trainable):
         except own.Changed as error:
             wrong = str(error)
         return {"rows": Rows.build(self.job.schemas, rows).to_bytes(), "ids": ids,
-                "seconds": time.perf_counter() - began, "done": done, "wrong": wrong}
+                "seconds": time.perf_counter() - began, "done": done, "wrong": wrong, "alone": dict(self.alone)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: finished trials are committed, long ones keep checkpoints of their own."""
@@ -125,11 +134,23 @@ class Worker(tune.Trainable):
         for specs in groups.values():
             self._look_at_data(specs[0])
             left = {spec.trial_id: spec for spec in specs}
-            for spec, emitted in self._side_by_side(specs):
-                del left[spec.trial_id]
-                yield spec, emitted, self.pack.attempts[spec.trial_id] + 1
+            why = ""
+            # Whatever is wrong with one of them is said where it is trained alone.
+            try:
+                for spec, emitted in within(len(specs) * self.job.seconds, self._side_by_side(specs)):
+                    del left[spec.trial_id]
+                    yield spec, emitted, self.pack.attempts[spec.trial_id] + 1
+            except TimeUp:
+                why = "side by side they took more than resources.seconds each"
+            except (Exception, SystemExit) as error:
+                why = str(error) if isinstance(error, _Unpacked) else reason(error)
+                if lasting(error):
+                    self.unfit[structure(specs[0])] = why
             for spec in left.values():
-                yield spec, *self._alone(spec)
+                emitted, attempts = self._alone(spec)
+                if (why := why or self.unfit.get(structure(spec), "")) and emitted.trial["status"] != "failed":
+                    self.alone[why] += 1
+                yield spec, emitted, attempts
 
     def _look_at_data(self, spec: TrialSpec) -> None:
         """Raise own.Changed where a task gives other data here than elsewhere: that ends the run, not the trial."""
@@ -142,17 +163,18 @@ class Worker(tune.Trainable):
             pass
 
     def _side_by_side(self, specs: list[TrialSpec]) -> Iterator[tuple[TrialSpec, Emitted]]:
-        """Those of some trials of one structure that can be trained as lanes, where that pays."""
-        # Whatever is wrong with one of them is said where it is trained alone.
-        with contextlib.suppress(Exception, SystemExit, TimeUp):
-            yield from within(len(specs) * self.job.seconds, self._as_lanes(specs))
-
-    def _as_lanes(self, specs: list[TrialSpec]) -> Iterator[tuple[TrialSpec, Emitted]]:
-        job = self.job
-        if len(specs) < 2:
+        """Those of some trials of one structure that can be trained as lanes, where that pays. Raises what speaks
+        against it; what will speak against it the next time too is kept in ``unfit``."""
+        job, kind = self.job, structure(specs[0])
+        if len(specs) < 2 or job.lanes == 1 or kind in self.unfit:
             return
         self.checkpoints.go_on()
-        lanes = job.lanes or choose(specs[0], self.pack.device, len(specs)).lanes
+        lanes = job.lanes
+        if not lanes:
+            choice = choose(specs[0], self.pack.device, len(specs))
+            if choice.reason:
+                raise _Unpacked(choice.reason)
+            lanes = choice.lanes
         if lanes > 1:
             yield from train_pack(specs, job.measure, self.pack.device, lanes, self.checkpoints)
 

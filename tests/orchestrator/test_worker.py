@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,21 @@ def test_a_model_that_never_works_fails_by_itself(how: str, said: str, lanes: in
         assert emitted.trial["status"] == "failed" and attempts == 2
         assert str(emitted.trial["reason"]).startswith(said)
     assert {found[spec.trial_id][0].trial["status"] for spec in fine} == {"completed"}
+
+
+def test_why_trials_were_trained_one_by_one_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "unfit", {})
+    said: list[Counter[str]] = []
+    alone = Worker._alone
+    monkeypatch.setattr(Worker, "_alone", lambda self, spec: (said.append(self.alone), alone(self, spec))[1])
+    for how in ("counts", "item", "raises"):
+        results([trial(seed, model={"name": f"{folder / 'net.py'}:net", "how": how}) for seed in range(3)], folder)
+    results([trial(seed) for seed in range(3)], folder, lanes=1)  # as was asked for
+    [counts, item, raises, asked] = said[::3][0:1] + said[3:4] + said[6:7] + said[-1:]
+    assert counts == {"the model changes calls as it trains": 3}
+    assert [*item.values()] == [3] and next(iter(item)).startswith("the model reads numbers into Python")
+    assert not raises and not asked
+    assert len(Worker.unfit) == 2  # what a model does another pack need not find out again; what it raises it may
 
 
 def test_what_a_pack_left_undone_is_trained_one_by_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
