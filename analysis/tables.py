@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
 from analysis.parts import Parts
-from trials import partfiles
+from trials import partfiles, storage
 from trials.errors import UserError, did_you_mean
 from trials.partfiles import READ_ERRORS, Footer, mismatch
 from trials.records import COLUMNS, TABLES, schemas
@@ -170,9 +170,9 @@ def load(path: str | os.PathLike[str]) -> Tables:
     Raises UserError if there is no such folder, it is not a study's, no trial has finished yet, it was written with
     another schema version, or a part is damaged.
     """
-    place = os.fspath(path)
+    place = storage.masked(path)
     try:
-        filesystem, root = _locate(place)
+        filesystem, root = storage.locate(path)
         _check_folder(filesystem, root, place)
         unread = Tables(place, filesystem, root, pa.array([], pa.string()))
 
@@ -197,17 +197,6 @@ def load(path: str | os.PathLike[str]) -> Tables:
 def axes(tables: Tables) -> list[str]:
     """The swept axes of a study, in the order of the columns; ``seed`` is one of them where it is replicated."""
     return tables.axes
-
-
-def _locate(place: str) -> tuple[pafs.FileSystem, str]:
-    if "://" not in place:
-        return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(place))
-    try:
-        filesystem, root = pafs.FileSystem.from_uri(place)
-    except (pa.ArrowException, ValueError, ImportError) as error:
-        raise UserError(f"{place}: expected a path, or a URI such as s3://bucket/folder; "
-                        f"{str(error).splitlines()[0]}") from None
-    return filesystem, root.rstrip("/")
 
 
 def _check_folder(filesystem: pafs.FileSystem, root: str, place: str) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.folder import Folder
@@ -23,25 +24,40 @@ SECONDS = 60.0  # between two checkpoints of a trial: what is lost at most
 _SUB = ".checkpoints"
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a process sees when it looks: the ``folder`` that it reads and writes, None where it sees none or has lost
+    it just now, and the ids of the trials that have a checkpoint in it."""
+
+    folder: Folder | Distant | None = None
+    ids: frozenset[str] = frozenset()
+
+    @classmethod
+    def look(cls, folder: Folder, distant: Distant | None = None) -> Kept:
+        """``distant`` is the same folder by way of the driver's node, where there is such a way."""
+        for place in (folder, distant):
+            with contextlib.suppress(UserError):
+                if place is not None and "study.yaml" in place.list():
+                    return cls(place, frozenset(place.list(_SUB)))
+        return cls()
+
+
 class FolderCheckpoints:
     """In a subfolder of ``folder``, for one pack of trials. ``stamp``, a line, is what must not have changed for a
-    checkpoint to count: code, version and measurements. ``stopping`` says whether training is to stop. ``distant`` is
-    the same folder by way of the driver's node, where there is such a way."""
+    checkpoint to count: code, version and measurements. ``stopping`` says whether training is to stop. ``kept`` is what
+    was seen in the folder before, where there is no need to look again."""
 
     def __init__(self, folder: Folder, stamp: str, seconds: float, stopping: Callable[[], bool] = lambda: False,
-                 distant: Distant | None = None) -> None:
+                 distant: Distant | None = None, kept: Kept | None = None) -> None:
         self._stamp, self._seconds, self._stopping = stamp.encode(), seconds, stopping
-        self._folder: Folder | Distant = folder
-        self._kept = _kept(folder)
-        if self._kept is None and distant is not None:  # a node without the shared disk
-            self._folder, self._kept = distant, _kept(distant)
+        self.kept = kept or Kept.look(folder, distant)
         self._last = time.monotonic()
 
     def due(self) -> bool:
         """Whether it is time to save those of all trials in training, be it because they are to stop."""
         if self._stopping():
             return True
-        if self._kept is None or time.monotonic() - self._last < self._seconds:
+        if self.kept.folder is None or time.monotonic() - self._last < self._seconds:
             return False
         self._last = time.monotonic()
         return True
@@ -53,17 +69,17 @@ class FolderCheckpoints:
 
     def save(self, spec: TrialSpec, checkpoint: Checkpoint) -> None:
         """Keep it, in place of an earlier one; where that fails (a full disk, say) the trial goes on without."""
-        if self._kept is None:
+        if self.kept.folder is None:
             return
         with contextlib.suppress(UserError):
-            self._folder.write(self._name(spec), self._stamp + b"\n" + checkpoint.to_bytes())
+            self.kept.folder.write(self._name(spec), self._stamp + b"\n" + checkpoint.to_bytes())
 
     def load(self, spec: TrialSpec) -> Checkpoint | None:
         """The last one of this trial; None where there is none, or none that counts."""
-        if self._kept is None or spec.trial_id not in self._kept:
+        if self.kept.folder is None or spec.trial_id not in self.kept.ids:
             return None
         try:
-            stamp, _, data = self._folder.read(self._name(spec)).partition(b"\n")
+            stamp, _, data = self.kept.folder.read(self._name(spec)).partition(b"\n")
         except (UserError, FileNotFoundError):
             return None
         return Checkpoint.from_bytes(data) if stamp == self._stamp else None
@@ -78,21 +94,23 @@ class FolderCheckpoints:
         return f"{_SUB}/{spec.trial_id}"
 
 
-def sweep(folder: Folder) -> None:
-    """Remove what workers that were killed had half written."""
-    folder.sweep(_SUB)
+class Leftovers:
+    """The checkpoints of trials that are ``done``, which the driver removes: what another has left at first, then as
+    often as new ones may have come, for on an object store each look is a request."""
 
+    def __init__(self, folder: Folder, done: Container[str]) -> None:
+        self._folder, self._done = folder, done
+        folder.sweep(_SUB)  # what workers that were killed had half written
+        self.remove()
 
-def _kept(folder: Folder | Distant) -> frozenset[str] | None:
-    """Of which trials there are checkpoints; None where the study's folder is not seen, or is lost just
-    now: then none are kept."""
-    try:
-        return frozenset(folder.list(_SUB)) if "study.yaml" in folder.list() else None
-    except UserError:
-        return None
+    def remove(self) -> None:
+        """Remove them."""
+        self._looked = time.monotonic()
+        for name in self._folder.list(_SUB):
+            if name in self._done:
+                self._folder.delete(f"{_SUB}/{name}")
 
-
-def forget(folder: Folder, trial_ids: Iterable[str]) -> None:
-    """Remove the checkpoints of trials that are done."""
-    for name in set(trial_ids).intersection(folder.list(_SUB)):
-        folder.delete(f"{_SUB}/{name}")
+    def tidy(self) -> None:
+        """Remove them if it is time to look again. To be called after a commit."""
+        if time.monotonic() - self._looked >= SECONDS:
+            self.remove()

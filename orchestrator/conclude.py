@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
     import analysis  # here: it brings matplotlib, which the other verbs need not wait for
 
     folder, found = Folder.open(results), outcome.survey
+    named = shlex.quote(folder.shown)
     if sum(found.done.values()):
         tables = own_tables(study, results, found)
         summary = analysis.summary(tables)
@@ -47,11 +49,11 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
         if study.claims and found.finished:
             for verdict in analysis.judge(study.claims, tables):
                 console.print(f"{verdict.answer:<10}{escape(verdict.claim + _numbers(verdict))}", highlight=False)
-            console.print(f"phasesweep fit {escape(results)} says why; phasesweep report {escape(results)} shows it",
+            console.print(escape(f"phasesweep fit {named} says why; phasesweep report {named} shows it"),
                           highlight=False)
     if found.left_out:
         console.print(found.left_out, style="yellow", highlight=False)
-    console.print(f"results  {escape(results)}: trials, steps, layers, spectra (Parquet)", highlight=False)
+    console.print(f"results  {escape(folder.shown)}: trials, steps, layers, spectra (Parquet)", highlight=False)
     counts = [f"{count:,} {status}" for status, count in sorted(found.done.items())]
     if found.failed:
         console.print(failures(study, folder, found.failed))
@@ -80,7 +82,7 @@ def own_tables(study: Study, results: str, found: Survey) -> Tables:
 
     tables = load(results)
     if not found.committed:
-        raise UserError(f"{results}: no trial of this study is there, only {found.others:,} of other settings; give "
+        raise UserError(f"{Folder.open(results).shown}: no trial of this study is there, only {found.others:,} of other settings; give "
                         "the study and the overrides that were run")
     return tables.only(found.committed, study.axis_columns)
 

@@ -54,4 +54,4 @@ def keeper(folder: Folder, cluster: Connection) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     remote: Any = ray.remote
     actor = remote(num_cpus=0, max_restarts=-1, max_concurrency=CALLS, scheduling_strategy=here)(Folder)
-    return actor.remote(folder.filesystem, folder.root, folder.shown)
+    return actor.remote(folder.filesystem, folder.root, folder.where)

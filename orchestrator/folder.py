@@ -6,17 +6,48 @@ import contextlib
 import errno
 import os
 import posixpath
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pyarrow import fs as pafs
 
+from trials import storage
 from trials.errors import UserError
 
 # In the name of every temporary file, so that a sweep never removes one this very process is writing.
 _PROCESS = uuid.uuid4().hex[:12]
+PATIENCE = 45.0  # seconds: a lease that is not renewed for 60 is lost
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+# What object stores say that no waiting mends, and what does.
+_SIGNS = {
+    "NO_SUCH_BUCKET": "make the bucket first, or check its name and region",
+    "InvalidBucketName": "check the bucket's name",
+    "INVALID_ACCESS_KEY_ID": (_KEYS := "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or your AWS profile"),
+    "SIGNATURE": _KEYS, "CREDENTIALS": _KEYS, "InvalidToken": _KEYS, "ExpiredToken": _KEYS, "INVALID_CLIENT": _KEYS,
+    "ACCESS_DENIED": f"{_KEYS}, and that they may read, write and list there",
+}
+_CHECK = "check the path and the storage behind it, or choose another results=PATH"
+
+
+class Unreachable(UserError):
+    """The storage did not answer, or not now: the same may work later."""
+
+
+def patiently(do: Callable[[], None], tell: Callable[[str], None]) -> None:
+    """``do()``, again while the storage is unreachable, for PATIENCE seconds at most; ``tell`` says so once."""
+    until, told = time.monotonic() + PATIENCE, False
+    while True:
+        try:
+            return do()
+        except Unreachable as error:
+            if time.monotonic() > until:
+                raise
+            if not told:
+                tell(f"{error}. Trying again for {PATIENCE:.0f} s")
+            told = True
+            time.sleep(PATIENCE / 50)
 
 
 class Folder:
@@ -25,14 +56,15 @@ class Folder:
     A write is atomic: a reader sees the old content or the new. On a local disk it is also durable once it returns
     (temporary file, fsync, rename, fsync of the directory); elsewhere it is one put, which is both on object stores.
     Every method raises UserError, one line with path and fix, when the disk is full, read-only or forbidden, or the
-    storage cannot be reached; the old content is then intact.
+    storage cannot be reached (Unreachable: it may be later); the old content is then intact.
     """
 
-    def __init__(self, filesystem: pafs.FileSystem, root: str, shown: str | None = None) -> None:
+    def __init__(self, filesystem: pafs.FileSystem, root: str, where: str | None = None) -> None:
         self.filesystem = filesystem
         self.root = root.rstrip("/") or "/"
-        self.shown = shown or self.root  # how messages call it
+        self.where = where or self.root  # what opens it again: it may hold a secret
         self.local = isinstance(filesystem, pafs.LocalFileSystem)
+        self._flat = filesystem.type_name in storage.FLAT
         self._made: set[str] = set()
 
     @classmethod
@@ -44,28 +76,25 @@ class Folder:
         where = os.fspath(where)
         if filesystem is not None:
             return cls(filesystem, where)
-        if "://" not in where:
-            return cls(pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(where)), where)
-        try:
-            filesystem, path = pafs.FileSystem.from_uri(where)
-        except (OSError, ValueError, ImportError) as error:
-            raise UserError(f"results {where}: {_line(error)}; expected a path, or a URI such as s3://bucket/folder") \
-                from error
-        return cls(filesystem, path, where)
+        return cls(*storage.locate(where), where)
+
+    @property
+    def shown(self) -> str:
+        """How messages call it: as the user wrote it, without a secret."""
+        return storage.masked(self.where)
 
     def path(self, name: str) -> str:
         """The full path of a file on the filesystem."""
         return posixpath.join(self.root, name)
 
     def display(self, name: str) -> str:
-        """The path as the user wrote it, for messages."""
-        return posixpath.join(self.shown, name)
+        """A file as the user would write it, for messages."""
+        return storage.below(self.where, name)
 
     def read(self, name: str) -> bytes:
         """All bytes of a file. Raises FileNotFoundError when there is none."""
-        with self.plainly("read", name, missing=True), \
-                self.filesystem.open_input_stream(self.path(name), compression=None) as stream:
-            data: bytes = stream.read()
+        with self.plainly("read", name, missing=True), self.filesystem.open_input_file(self.path(name)) as file:
+            data: bytes = file.read_at(file.size(), 0)  # at once: a stream would ask for it in pieces
         return data
 
     def write(self, name: str, data: bytes) -> None:
@@ -136,7 +165,7 @@ class Folder:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(directory)
                 _sync_directory(os.path.dirname(directory))
-        elif directory not in self._made:
+        elif not self._flat and directory not in self._made:
             self.filesystem.create_dir(directory, recursive=True)
             self._made.add(directory)
 
@@ -165,13 +194,18 @@ class Folder:
         except OSError as error:
             if missing and isinstance(error, FileNotFoundError):
                 raise
+            if missing and "NO_SUCH_KEY" in str(error):  # which is how S3 says so when it copies
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.display(name)) from error
+            passes = False
             if error.errno in _FULL:
                 reason = "the disk is full or over quota; free space and run again, or choose another results=PATH"
             elif error.errno in _FORBIDDEN:
                 reason = f"{os.strerror(error.errno or 0)}; make it writable for you, or choose another results=PATH"
             else:
-                reason = f"{_line(error)}; check the path and the storage behind it, or choose another results=PATH"
-            raise UserError(f"cannot {action} {self.display(name)}: {reason}") from error
+                fix = next((fix for sign, fix in _SIGNS.items() if sign in str(error)), _CHECK)
+                passes = not self.local and fix is _CHECK
+                reason = f"{storage.masked(_line(error))}; {fix}"
+            raise (Unreachable if passes else UserError)(f"cannot {action} {self.display(name)}: {reason}") from error
 
 
 def _fill(descriptor: int, data: bytes) -> None:

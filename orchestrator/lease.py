@@ -9,6 +9,7 @@ for good.
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import threading
@@ -82,6 +83,7 @@ class Lease:
         self._id = uuid.uuid4().hex
         self._started = time.time()
         self._lost: str | None = None
+        self._entered, self._seen = math.inf, -math.inf  # when it became ours, and was known to be
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -96,6 +98,7 @@ class Lease:
             owner = _parse(_read(self.folder))
             if owner is None or owner.owner != self._id:
                 raise self._refusal(owner)
+        self._entered = _clock()
         self._thread.start()
         return self
 
@@ -109,15 +112,22 @@ class Lease:
         except UserError:
             pass  # the storage is gone: the lease expires, and what happened in the block matters more
 
-    def check(self) -> None:
-        """Raise UserError unless the lease is still ours. To be called before every write."""
+    def check(self, again: bool = False) -> None:
+        """Raise UserError unless the lease is still ours. To be called before every write.
+
+        Where a look is a request to a server, one counts for RENEW seconds unless it is to be made ``again``: nobody
+        takes a lease over that was renewed so lately. Not so at first, when a contender may have been held up.
+        """
         with self._lock:
-            if self._lost is None:
+            now = _clock()
+            fresh = not (again or self.folder.local) and now - self._entered > RENEW and 0 <= now - self._seen < RENEW
+            if self._lost is None and not fresh:
                 owner = _parse(_read(self.folder))
                 if owner is None and not self.folder.create_exclusive(FILE, self._content()):  # someone removed it
                     owner = _parse(_read(self.folder))
                 if owner is not None and owner.owner != self._id:
                     self._lost = f"another driver ({owner}) has taken over"
+                self._seen = _clock()
             if self._lost is not None:
                 raise UserError(f"{self.folder.shown}: {self._lost}; this one stops, and what it committed is safe")
 
@@ -125,7 +135,7 @@ class Lease:
         renewed = time.monotonic()
         while not self._ended.wait(RENEW):
             try:
-                self.check()
+                self.check(again=True)
                 self.folder.write(FILE, self._content())
                 renewed = time.monotonic()
             except (UserError, FileNotFoundError):
@@ -161,6 +171,11 @@ class Lease:
         owner = Owner(self._id, socket.gethostname(), _machine(), pid, _process_start(pid), self._started,
                       time.time() + EXPIRY)
         return json.dumps(asdict(owner)).encode()
+
+
+def _clock() -> float:
+    """Seconds that also pass while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _read(folder: Folder) -> bytes | None:

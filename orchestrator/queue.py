@@ -33,12 +33,14 @@ class _Waiting:
 
 @dataclass(repr=False)
 class Pack:
-    """Some trials for one worker on ``device``. ``attempts`` says how often each has been begun before, by id."""
+    """Some trials for one worker on ``device``. ``attempts`` says how often each has been begun before, by id;
+    ``again`` is a pack of trials that this queue has handed out before."""
 
     number: int
     specs: dict[str, TrialSpec]
     attempts: dict[str, int]
     device: str = "cpu"
+    again: bool = False
 
     def __repr__(self) -> str:  # Ray Tune makes file names of it
         return f"pack{self.number}"
@@ -134,6 +136,7 @@ class Queue:
             pack.specs[item.spec.trial_id] = item.spec
             pack.attempts[item.spec.trial_id] = item.attempts
             if item.alone:
+                pack.again = True
                 break
         self._running[pack.number] = pack
         self._missing[pack.number] = set(pack.specs)

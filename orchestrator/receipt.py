@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cluster import Target, target
 from orchestrator.folder import Folder
+from trials import storage
 from trials.errors import UserError
 
 
@@ -55,8 +56,8 @@ def needed(results: str) -> Receipt:
     """Of the sweep for this results folder. UserError where there is none."""
     receipt = load(results)
     if receipt is None:
-        raise UserError(f"{results}: no sweep was handed over from this machine; `phasesweep submit` does it, with "
-                        "--to http://head:8265, slurm, kubernetes, aws, gcp or azure")
+        raise UserError(f"{storage.masked(results)}: no sweep was handed over from this machine; `phasesweep submit` "
+                        "does it, with --to http://head:8265, slurm, kubernetes, aws, gcp or azure")
     return receipt
 
 
@@ -66,5 +67,5 @@ def _state() -> Folder:
 
 
 def _name(results: str) -> str:
-    where = results if "://" in results else Folder.open(results).root
+    where = results.rstrip("/") if storage.is_uri(results) else Folder.open(results).root
     return f"{hashlib.blake2b(where.encode(), digest_size=10).hexdigest()}.json"

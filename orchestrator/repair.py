@@ -57,7 +57,7 @@ def repair(folder: Folder, wanted: Mapping[str, pa.Schema]) -> Repaired:
     found = parts.find(folder)
     groups = [_inspect(folder, number, tables, max(found)) for number, tables in found.items()]
     sound = [group for group in groups if not group.torn and not group.problems]
-    schemas = evolve.targets([group.schemas for group in sound], wanted, folder.shown)
+    schemas = evolve.targets([group.schemas for group in sound], wanted, folder.display(""))
     result = Repaired({}, schemas, [])
     folder.sweep("", *TABLES)
     seen: set[str] = set()

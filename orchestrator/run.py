@@ -18,7 +18,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from orchestrator import checkpoints, parts
-from orchestrator.folder import Folder
+from orchestrator.folder import Folder, patiently
 from orchestrator.lease import Lease
 from orchestrator.progress import SweepProgress
 from orchestrator.provenance import check_name, write_study
@@ -66,7 +66,7 @@ def run(study: Study, results: str, connect: Connect, console: Console, into: bo
         _rehearse(before, study, console)
     with Lease(folder) as lease:
         store = Store.open(folder, wanted_schemas(study, folder))
-        checkpoints.sweep(folder)
+        leftovers = checkpoints.Leftovers(folder, store.statuses)
         for warning in store.warnings:
             _warn(console, warning)
         observed = Observed(folder, store.statuses)
@@ -84,7 +84,7 @@ def run(study: Study, results: str, connect: Connect, console: Console, into: bo
             store.discard(before.failed)
         if kept := write_study(study, folder, before.others > 0):
             console.print(kept, style="yellow", markup=False, highlight=False)
-        interrupted = _sweep(study, folder, store, lease, observed, before, connect, console)
+        interrupted = _sweep(study, folder, store, lease, leftovers, observed, before, connect, console)
         return Outcome(survey(study, store.statuses, observed), interrupted)
 
 
@@ -195,8 +195,9 @@ class Observed:
         return [self._rows.get(trial_id) for trial_id in trial_ids]
 
 
-def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, observed: Observed, before: Survey,
-           connect: Connect, console: Console) -> signal.Signals | None:
+def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, leftovers: checkpoints.Leftovers,
+           observed: Observed, before: Survey, connect: Connect, console: Console) -> signal.Signals | None:
+    tell = partial(console.print, markup=False, highlight=False)
     console.print(f"{study.name}: {before.pending:,} of {before.size:,} trials to run", highlight=False)
     with _meanwhile(connect) as connected:
         # Imported here: a study that has nothing left to run must not wait for Ray.
@@ -209,26 +210,30 @@ def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, observed: O
         workers = Workers(study)
         workers.check(cluster.target)
         job = Job(study.measure, store.schemas, tuple(store.axes), study.resources.cpu, study.retries,
-                  study.lanes, checkpoints.SECONDS, folder.root if folder.local else folder.shown, str(study.folder),
+                  study.lanes, checkpoints.SECONDS, folder.root if folder.local else folder.where, str(study.folder),
                   os.getcwd(), fingerprint(study), study.resources.seconds, keeper(folder, cluster), data=own.known())
         queue = Queue(study.trials(observed), store.statuses, partial(work, study=study), workers.slots, structure,
                       study.lanes)
         with SweepProgress(console, before.size, before.done) as progress:
 
-            def commit(rows: Rows) -> None:
+            def store_rows(rows: Rows) -> None:
                 lease.check()
                 own.compare(rows.tables["trials"].select(["config", "data"]).to_pylist())
                 store.commit(rows)
-                checkpoints.forget(folder, rows.ids)
+                leftovers.tidy()
+
+            def commit(rows: Rows) -> None:
+                patiently(partial(store_rows, rows), tell)
                 progress.came(rows.tables["trials"]["status"].to_pylist())
 
             def tick() -> None:
                 progress.tick(queue.seconds(before.pending_work - queue.work_done))
 
-            sweep = Sweep(queue, job, workers, commit, tick, partial(console.print, highlight=False))
+            sweep = Sweep(queue, job, workers, commit, tick, tell)
             sweep.run()
             for why, count in queue.alone.most_common():
                 console.print(f"{count:,} trials were trained one by one: {why}", highlight=False, markup=False)
+            leftovers.remove()
     return sweep.interrupted
 
 

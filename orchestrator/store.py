@@ -72,7 +72,10 @@ class Store:
         if sum(table.nbytes for table in last.values()) > PART_BYTES:
             number, last, group = number + 1, self._empty(), parts.new_group()
         tables = {table: pa.concat_tables([last[table], new[table]]).combine_chunks() for table in TABLES}
-        parts.save(self.folder, number, tables, reversed(TABLES), group)
+        # A part that would stay as it is is not written, but the trials' part, which makes the commit, always is.
+        changed = [table for table in reversed(TABLES)
+                   if new[table].num_rows or table == "trials" or number != self._number]
+        parts.save(self.folder, number, tables, changed, group)
         self._number, self._last, self._group = number, tables, group
         for key, status in zip(*(new["trials"][name].to_pylist() for name in ("trial_id", "status")), strict=True):
             self.statuses[key], self._number_of[key] = sys.intern(status), number

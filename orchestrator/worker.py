@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 from ray import tune
 
-from orchestrator.checkpoints import FolderCheckpoints
+from orchestrator.checkpoints import FolderCheckpoints, Kept
 from orchestrator.distant import Distant
 from orchestrator.folder import Folder
 from orchestrator.lane_count import choose
@@ -80,6 +80,7 @@ class Worker(tune.Trainable):
     def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]
         """Called once a process: its imports and its data stay from pack to pack."""
         self.job = job
+        self.folder, self.kept = Folder.open(job.results), Kept()
         usercode.search_in(job.folder)
         own.expect(job.data)
         torch.set_num_threads(max(1, int(job.cpus)))
@@ -91,8 +92,11 @@ class Worker(tune.Trainable):
             os.chdir(self.job.cwd)
         self.pack: Pack = new_config["pack"]
         stamp = json.dumps([self.job.measure.json, self.job.code, VERSION])
-        self.checkpoints = FolderCheckpoints(Folder.open(self.job.results), stamp, self.job.checkpoint_seconds,
-                                             Asked(self.job.run), self.job.keeper and Distant(self.job.keeper))
+        # A look counts for all packs to come, but those with a trial that another process has had in training since.
+        kept = self.kept if self.kept.folder is not None and not self.pack.again else None
+        self.checkpoints = FolderCheckpoints(self.folder, stamp, self.job.checkpoint_seconds, Asked(self.job.run),
+                                             self.job.keeper and Distant(self.job.keeper), kept)
+        self.kept = self.checkpoints.kept
         self.results = self._results()
         self.alone: Counter[str] = Counter()  # trials that could not be trained side by side, by the reason
         return True

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import objects
 import pandas as pd
 import pytest
 from support import COMMAND, Cli, Tables
@@ -37,6 +38,22 @@ def cli() -> Cli:
         assert done.returncode == status, f"exit {done.returncode}, expected {status}\n{done.stdout}\n{done.stderr}"
         return done
     return run
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[objects.ObjectStore]:
+    """An S3 server, with one bucket for all tests: each takes a folder of its own."""
+    with objects.serving() as store:
+        yield store
+
+
+@pytest.fixture
+def bucket(object_store: objects.ObjectStore, monkeypatch: pytest.MonkeyPatch) -> objects.ObjectStore:
+    """The server, for a process with credentials."""
+    for name, value in objects.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    object_store.counted()
+    return object_store
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from trials.records import TABLES
 def add_study(parser: argparse.ArgumentParser) -> None:
     """STUDY [key=value ...]."""
     parser.add_argument("study", metavar="STUDY", help="a bundled study's name (see `phasesweep list`), a YAML file, "
-                                                       "or a results folder")
+                                                       "or a results folder: a path, a URI, a name in results/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", default=[],
                         help="change the study, e.g. trial.optimizer.lr=0.1; results=PATH (default results/NAME) says "
                              "where results go; so does into=PATH, which may hold another study")
@@ -95,7 +95,8 @@ def _ran_into(folder: str, overrides: list[str]) -> Study:
     try:
         data = found.read("study.yaml")
     except FileNotFoundError:
-        raise UserError(f"{folder}: has no study.yaml; give the study's own file, and results={folder}") from None
+        raise UserError(f"{found.shown}: has no study.yaml; give the study's own file, and results={found.shown}") \
+            from None
     return read_study(data, found.display("study.yaml"), Path(found.root) if found.local else Path.cwd(), overrides)
 
 

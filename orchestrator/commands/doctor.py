@@ -21,6 +21,7 @@ from orchestrator import nodes
 from orchestrator.folder import Folder
 from orchestrator.version import VERSION
 from trials.errors import UserError
+from trials.storage import masked
 
 EXAMPLE = "phasesweep doctor"
 
@@ -80,7 +81,7 @@ def _results(results: str) -> Iterator[Finding]:
         folder = Folder.open(results)
         if not folder.local:
             folder.list()
-            yield Finding(True, f"results go to {results}, which answers")
+            yield Finding(True, f"results go to {folder.shown}, which answers")
             return
     except UserError as error:
         yield Finding(False, str(error))
@@ -191,7 +192,7 @@ def _storage(address: str, results: str, found: list[nodes.Node]) -> Finding:
     """Which of the three ways the rows and the checkpoints take, and how fast storage is."""
     facts = [node.facts for node in found if isinstance(node.facts, nodes.Facts)]
     reads, writes = [fact.reads for fact in facts if fact.reads], [fact.writes for fact in facts if fact.writes]
-    rows = f"rows travel through Ray to this process, which writes them to {results}"
+    rows = f"rows travel through Ray to this process, which writes them to {masked(results)}"
     if facts and len(reads) == len(writes) == len(facts):
         return Finding(True, f"{rows}; every node sees it ({min(reads):,.0f} MiB/s read, {min(writes):,.0f} written at "
                              "least), so long trials keep checkpoints there and go on after a loss")

@@ -11,6 +11,7 @@ from rich.console import Console
 from orchestrator.commands import common
 from orchestrator.folder import Folder
 from orchestrator.receipt import Receipt, needed
+from trials import storage
 
 EXAMPLE = "phasesweep fetch batch_size_phases"
 
@@ -32,5 +33,6 @@ def bring(receipt: Receipt, results: str, console: Console) -> None:
     if not receipt.fetched:
         console.print(f"results  {receipt.results}: written there by the sweep, nothing to bring", highlight=False)
         return
+    shown = storage.masked(results)
     came = receipt.target.fetch(receipt.number, receipt.results, Path(Folder.open(results).root))
-    console.print(f"results  {results}: {came / 2**20:.1f} MiB came from {receipt.results}", highlight=False)
+    console.print(f"results  {shown}: {came / 2**20:.1f} MiB came from {receipt.results}", highlight=False)

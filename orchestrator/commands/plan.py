@@ -15,7 +15,7 @@ from orchestrator.run import first_step, look
 from orchestrator.shipping import own_code
 from orchestrator.survey import Survey
 from search_spaces import Axis, Study, Values
-from trials import consent
+from trials import consent, storage
 
 EXAMPLE = "phasesweep plan batch_size_phases space.seed.replicates=5"
 
@@ -50,7 +50,7 @@ def _show(study: Study, results: str, found: Survey, console: Console) -> None:
     elif found.pending:
         rows += _estimates(study, found)
     table = Table(show_header=False, show_edge=False, pad_edge=False)
-    for row in [*rows, ("results", results)]:
+    for row in [*rows, ("results", storage.masked(results))]:
         table.add_row(*map(escape, row))
     console.print(table)
 

@@ -43,7 +43,7 @@ def main(args: argparse.Namespace, console: Console) -> int:
         lines.append(("job", f"{handed.number} on {handed.to}: {_state(handed)}"))
         if handed.fetched:
             lines.append(("", f"counted is what is here; phasesweep fetch brings more from {handed.results}"))
-    lines.append(("results", results))
+    lines.append(("results", folder.shown))
     for name, text in lines:
         console.print(f"{name:<10} {escape(text)}", highlight=False)
     if found.failed:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from support import Cli, Tables
 
-from orchestrator.checkpoints import FolderCheckpoints, forget
+from orchestrator.checkpoints import FolderCheckpoints, Leftovers
 from orchestrator.folder import Folder
 from trials.checkpoint import Checkpoint
 from trials.errors import UserError
@@ -34,7 +34,8 @@ space:
 measure: {training: log, weights: ends, eigenvalues: none, changes: none}
 device: cpu
 """
-CHECKPOINT = Checkpoint(7, {"w": torch.ones(2)}, {"momentum": {"w": torch.zeros(2)}}, {}, torch.get_rng_state(), "{}")
+CHECKPOINT = Checkpoint(7, {"w": torch.ones(2)}, {}, {"momentum": {"w": torch.zeros(2)}}, {}, torch.get_rng_state(),
+                        "{}")
 
 
 def spec(seed: int = 0) -> TrialSpec:
@@ -49,9 +50,9 @@ def test_kept_for_the_same_trial_code_and_measurements_until_it_is_done(tmp_path
     assert found is not None and found.taken == 7 and torch.equal(found.params["w"], torch.ones(2))
     assert FolderCheckpoints(folder, "b", 0.0).load(spec()) is None
     assert FolderCheckpoints(folder, "a", 0.0).load(spec(1)) is None
-    forget(folder, [spec(1).trial_id])
+    Leftovers(folder, [spec(1).trial_id])
     assert FolderCheckpoints(folder, "a", 0.0).load(spec()) is not None
-    forget(folder, [spec().trial_id])
+    Leftovers(folder, [spec().trial_id])
     assert FolderCheckpoints(folder, "a", 0.0).load(spec()) is None
 
 

@@ -15,8 +15,10 @@ from orchestrator.folder import Folder
 from trials.errors import UserError
 
 
-@pytest.fixture(params=["local", "memory", "subtree"])
+@pytest.fixture(params=["local", "memory", "subtree", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    if request.param == "s3":
+        return Folder.open(request.getfixturevalue("bucket").uri(tmp_path.name))
     if request.param == "local":
         return Folder.open(tmp_path / "results" / "study")
     if request.param == "memory":
