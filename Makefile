@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test chaos check bench calibrate venv clean
+.PHONY: run test chaos slurm check bench calibrate venv clean
 
 run: $(READY)
 	$(BIN)/phasesweep run batch_size_phases
@@ -15,6 +15,11 @@ test: $(READY)
 
 chaos: $(READY)
 	$(BIN)/python -m pytest -m chaos --timeout=1200 tests/chaos
+
+# On a Slurm that the tests start on this machine and stop again: Debian's packages, as root.
+slurm: $(READY)
+	command -v slurmd munged >/dev/null || { apt-get update --quiet && apt-get install --yes --quiet slurm-wlm munge; }
+	$(BIN)/python -m pytest -m slurm --timeout=600 tests/cluster/test_real_slurm.py
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from typing import Any
 
 from cluster import commands, mirror
 from cluster.commands import DRIVER, HOME, run
+from cluster.connection import last_line
 from cluster.errors import ClusterError
 from cluster.job import Job, Place, State
 
@@ -141,6 +142,13 @@ class Cloud:
                 return State.UNKNOWN
             raise
         return STATES.get(next(said, ""), State.FAILED)
+
+    def why(self, number: str) -> str:
+        """Of one that failed, the last line of its output."""
+        if self.state(number) is not State.FAILED:
+            return ""
+        lines = _ours(commands.lines(*_on_head(number, "follow 1")))
+        return f"its output ends with: {last_line(chr(10).join(lines))}"
 
     def follow(self, number: str) -> Iterator[str]:
         """The lines of its output from the first on; then how to stop paying."""

@@ -106,9 +106,13 @@ def check(target: object, expected: Mapping[str, tuple[str, str]]) -> None:
 
 
 def check_results(results: str) -> None:
-    """Raise ClusterError for a path that would not stay on its line."""
+    """Raise ClusterError for a path that would not stay on its line, and for a URI with a key in it."""
     if re.fullmatch(CONTROL, results) is None or not results:
         raise ClusterError(f"results={results!r:.200}: expected a path or a URI of printable characters")
+    shown, keys = re.subn("://[^/?#@:]*:[^?#]*@", "://***@", results)
+    if keys:
+        raise ClusterError(f"results={shown}: what is handed over can be read by others, so it may hold no key; leave "
+                           "it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or a role) where it runs")
 
 
 def on_head(results: str) -> str:

@@ -89,6 +89,11 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())[:300]
 
 
+def last_line(text: str) -> str:
+    """The last line of a traceback, say, that is not empty."""
+    return one_line(next(reversed(text.strip().splitlines()), "without a word"))
+
+
 def _init(**arguments: Any) -> None:
     """Ray puts the working directory first on its workers' path: were it the user's, a folder of theirs called like
     one of our packages would hide it. So we connect from the folder that holds ours."""

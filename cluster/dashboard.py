@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from cluster.connection import one_line
+from cluster.connection import last_line
 from cluster.credentials import token, token_source
 from cluster.errors import ClusterError
 
@@ -135,8 +135,3 @@ class Dashboard:
 
     def _no_dashboard(self) -> ClusterError:
         return ClusterError(f"--to {self.url}: what answers there is not a Ray dashboard; its port is usually 8265")
-
-
-def last_line(text: str) -> str:
-    """Of a traceback, say."""
-    return one_line(next(reversed(text.strip().splitlines()), "without a word"))

@@ -77,6 +77,9 @@ class Target(Protocol):
     def state(self, number: str) -> State:
         """How far it is."""
 
+    def why(self, number: str) -> str:
+        """Why it waits or has failed, as far as that is known, in one line; else empty."""
+
     def follow(self, number: str) -> Iterator[str]:
         """The lines of its output as they come, from the first on, until it has ended."""
 

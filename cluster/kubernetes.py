@@ -19,6 +19,7 @@ from typing import Any
 
 from cluster import commands, mirror
 from cluster.commands import DRIVER
+from cluster.connection import one_line
 from cluster.errors import ClusterError
 from cluster.job import Job, Place, State
 
@@ -28,6 +29,7 @@ RETRIES = 3  # new clusters after a head was lost; a driver that fails gets them
 GRACE_SECONDS = 60  # from the request that a pod ends to its end
 CODE, RESULTS = "/phasesweep", "/results"  # where pods see the bundle, and the claim
 DNS = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+STARTING = ("ContainerCreating", "PodInitializing", "")  # as every pod does
 STATES = {"Running": State.RUNNING, "Suspending": State.RUNNING, "Retrying": State.RUNNING, "Complete": State.DONE,
           "Failed": State.FAILED, "ValidationFailed": State.FAILED, "Suspended": State.STOPPED}
 
@@ -122,6 +124,17 @@ class Kubernetes:
         status = self._status(number)
         return STATES.get(status.get("jobDeploymentStatus", ""), State.WAITING) if status is not None else State.UNKNOWN
 
+    def why(self, number: str) -> str:
+        """What KubeRay says, and what is the matter with its pods."""
+        status = self._status(number)
+        if status is None or STATES.get(status.get("jobDeploymentStatus", ""), State.WAITING) is State.DONE:
+            return ""
+        said = [": ".join(filter(None, (status.get("reason"), status.get("message"))))]
+        for selector in (f"ray.io/cluster={status.get('rayClusterName', 'none')}", f"job-name={number}"):
+            pods = json.loads(self._kubectl("get", "pods", f"--selector={selector}", "--output=json")).get("items", [])
+            said += [f"pod {pod['metadata']['name']}: {trouble}" for pod in pods if (trouble := _trouble(pod))]
+        return one_line("; ".join(filter(None, said)))
+
     def follow(self, number: str) -> Iterator[str]:
         """What the pods say that submit the driver to Ray: a second one if a head was lost."""
         seen: Counter[str] = Counter()
@@ -215,6 +228,21 @@ class Kubernetes:
         container = {"name": role, "image": self.image or commands.ray_image(self.gpus > 0),
                      "resources": {"limits": limits, "requests": limits}, "volumeMounts": mounts, **more}
         return {"spec": {**spec, "containers": [container], "volumes": volumes}}
+
+
+def _trouble(pod: dict[str, Any]) -> str:
+    """Why a pod does not run, or ended badly: of its container, else of its place; empty where all is well."""
+    status = pod.get("status", {})
+    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+        for when, state in (*container.get("state", {}).items(), *container.get("lastState", {}).items()):
+            reason = state.get("reason", "")
+            if (when == "waiting" and reason not in STARTING) or (when == "terminated" and state.get("exitCode")):
+                code = f"exit status {state['exitCode']}" if when == "terminated" else ""
+                return " ".join(filter(None, (reason, code, state.get("message"))))
+    for condition in status.get("conditions", ()):
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"{condition.get('reason', '')}: {condition.get('message', '')}"
+    return " ".join(filter(None, (status.get("reason"), status.get("message"))))
 
 
 def _name(number: str) -> str:

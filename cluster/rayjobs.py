@@ -19,7 +19,8 @@ from urllib.parse import quote
 
 from cluster import commands, mirror
 from cluster.bundle import Bundle
-from cluster.dashboard import Dashboard, Missing, Unreachable, last_line
+from cluster.connection import last_line, one_line
+from cluster.dashboard import Dashboard, Missing, Unreachable
 from cluster.errors import ClusterError
 from cluster.job import Job, Place, State
 
@@ -73,6 +74,17 @@ class RayJobs:
             return self._state(number)
         except Missing:
             return State.UNKNOWN
+
+    def why(self, number: str) -> str:
+        """Ray's message, and of one that failed the last line of its output."""
+        try:
+            record = self._dashboard.get(_job(number))
+            state, said = _state(record), one_line(record.get("message") or "")
+            if state is State.FAILED:
+                return f"{said and f'{said}; '}its output ends with: {last_line(self._output(number))}"
+        except Missing:
+            return ""
+        return said if state is State.WAITING else ""
 
     def follow(self, number: str) -> Iterator[str]:
         """Asks each second, or less often where an answer takes long. Ray's own first lines are among them.

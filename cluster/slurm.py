@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shlex
 import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cluster import commands
+from cluster import commands, slurm_offer, slurm_words
 from cluster.commands import CONTROL, run
+from cluster.connection import last_line
 from cluster.errors import ClusterError
 from cluster.job import Job, Place, State
 from cluster.slurm_script import SCRIPT
 
 POLL_SECONDS = 5.0  # between looks at the queue
 STOPPED = (15, 130, 143)  # exit status of a driver that was asked to stop: by Ray's own hand, by ours, by none yet
-STATES = {"PENDING": State.WAITING, "REQUEUED": State.WAITING, "REQUEUE_HOLD": State.WAITING,
-          "CONFIGURING": State.WAITING, "COMPLETED": State.DONE, "CANCELLED": State.STOPPED}
+OPTION = r"--[a-z][a-z-]*(=[\x21-\x7e]*)?"
+SAY_SECONDS = 60.0  # and at least between two words on why a job waits
+HOOKS = 'eval "$(conda shell.bash hook)"', "conda.sh", ".bashrc"  # one of them makes `conda activate` work in a script
 
 
 @dataclass(frozen=True)
 class Slurm:
-    """Jobs by ``sbatch``. ``cpus``, ``gpus`` and ``memory`` are those of each node; ``setup`` is a line of shell that
-    puts a Python with phasesweep's libraries on the path, that of this process if it is empty.
+    """Jobs by ``sbatch``. ``cpus`` (0: what nodes offer, 8 at most), ``gpus`` and ``memory`` are those of each node;
+    ``time`` is what the partition gives, 4 hours at most, where nothing is said. ``setup`` is a line of shell that runs
+    first, with the Python of this process on the path: it may put another one before it that has phasesweep's
+    libraries. ``extra`` is more options for sbatch.
 
     Jobs are kept in ``folder``, which like the results must be on a disk that all nodes share. One allocation starts
     when all its nodes are free, and takes whole nodes; with ``array`` each starts by itself, and may be preempted
@@ -38,27 +41,45 @@ class Slurm:
     partition: str = ""
     account: str = ""
     nodes: int = 1
-    cpus: int = 8
+    cpus: int = 0
     gpus: int = 0
+    gpu_type: str = ""
     memory: str = ""
-    time: str = "04:00:00"
+    time: str = ""
     array: bool = False
     requeue: bool = True
+    qos: str = ""
+    constraint: str = ""
+    nodelist: str = ""
+    exclude: str = ""
+    reservation: str = ""
+    mail_user: str = ""
+    mail_type: str = ""
+    extra: str = ""
     setup: str = ""
     folder: str = "~/.phasesweep/jobs"
 
     def __post_init__(self) -> None:
-        name, count = r"[\w.,@+:-]*", r"[1-9]\d{0,5}"
+        name, count, hosts = r"[\w.,@+:-]*", r"[1-9]\d{0,5}", r"[\w.,\[\]-]*"
         commands.check(self, {
             "partition": (name, "the name of a partition (`sinfo` lists them)"),
             "account": (name, "the name of an account"),
             "nodes": (count, "a number of nodes, at least 1"),
-            "cpus": (count, "a number of CPUs for each node, at least 1"),
+            "cpus": (r"\d{1,6}", "a number of CPUs for each node, or 0 for what they offer, 8 at most"),
             "gpus": (r"\d{1,4}", "a number of GPUs for each node"),
+            "gpu_type": (r"[\w.-]*", "the name of a type of GPU, such as a100 (`sinfo -o %G` lists them)"),
             "memory": (r"(\d+[KMGT]?)?", "memory for each node, such as 32G"),
-            "time": (r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}", "a time limit, such as 04:00:00 or 2-12 (days-hours)"),
+            "time": (r"|\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}", "a time limit, such as 04:00:00 or 2-12 (days-hours)"),
             "array": ("True|False", "true or false"),
             "requeue": ("True|False", "true or false"),
+            "qos": (name, "the name of a quality of service"),
+            "constraint": (r"[\w.,&|!()\[\]*-]*", "features of nodes, such as 'ib&haswell' (`sinfo -o %f` lists them)"),
+            "nodelist": (hosts, "names of nodes, such as node[01-04]"),
+            "exclude": (hosts, "names of nodes, such as node[01-04]"),
+            "reservation": (name, "the name of a reservation"),
+            "mail_user": (name, "an address"),
+            "mail_type": (r"[A-Za-z0-9_,]*", "events, such as END,FAIL"),
+            "extra": (rf"({OPTION}( {OPTION})*)?", "more options of sbatch, such as '--licenses=x --nice=100'"),
             "setup": (CONTROL, "one line of shell"),
             "folder": (f"(?!$){CONTROL}", "a folder that all nodes share"),
         })
@@ -76,23 +97,44 @@ class Slurm:
         return f"{run('sbatch', '--version').decode().strip()} answers"
 
     def text(self, job: Job) -> str:
-        """The script that ``sbatch`` gets."""
+        """The script that ``sbatch`` gets; ``sinfo`` is asked for what is left open, where there is one."""
+        return self._fitted()._text(job)
+
+    def _fitted(self) -> Slurm:
+        """With a number of CPUs and a time. Raises ClusterError for what the partition can never give."""
+        offers = slurm_offer.offers()
+        nodes = 1 if self.array else self.nodes
+        cpus, time = slurm_offer.defaults(slurm_offer.asked(offers, self.partition), nodes)
+        fitted = replace(self, cpus=self.cpus or cpus, time=self.time or time)
+        slurm_offer.refuse(slurm_offer.Request(
+            self.partition, nodes, fitted.cpus, self.memory, self.gpus, self.gpu_type, self.constraint, fitted.time),
+            offers)
+        return fitted
+
+    def _text(self, job: Job) -> str:
         whole = self.nodes > 1 and not self.array
+        count = self.gpus or int(bool(self.gpu_type))
+        gpus = f"{self.gpu_type}:{count}" if self.gpu_type else count or ""
         options = {
             "job-name": f"ps-{commands.label(job.name)}", "partition": self.partition, "account": self.account,
             "nodes": self.nodes if whole else 1, "array": f"0-{self.nodes - 1}" if self.array else "",
-            "ntasks-per-node": 1, "cpus-per-task": self.cpus, "gpus-per-node": self.gpus or "", "mem": self.memory,
-            "time": self.time, "signal": "B:TERM@60", "open-mode": "append", "output": "output.log"}
+            "ntasks-per-node": 1, "cpus-per-task": self.cpus, "gpus-per-node": gpus, "mem": self.memory,
+            "time": self.time, "qos": self.qos, "constraint": self.constraint, "nodelist": self.nodelist,
+            "exclude": self.exclude, "reservation": self.reservation, "mail-user": self.mail_user,
+            "mail-type": self.mail_type or ("END,FAIL" if self.mail_user else ""),
+            "signal": "B:TERM@60", "open-mode": "append", "output": "output.log"}
         flags = ["requeue" if self.requeue else "no-requeue"]
         if whole:  # symmetric-run wants no other Ray of ours on its nodes, and at its end stops every one
             flags.append("exclusive")
-        ray = [f"--num-cpus={self.cpus}", f"--num-gpus={self.gpus}", "--min-worker-port=0", "--max-worker-port=0",
+        ray = [f"--num-cpus={self.cpus}", f"--num-gpus={count}", "--min-worker-port=0", "--max-worker-port=0",
                "--dashboard-agent-listen-port=0"]  # ports that no other Ray on a node has
         return "\n".join([
             "#!/bin/bash",
             *(f"#SBATCH --{key}={value}" for key, value in options.items() if value != ""),
-            *(f"#SBATCH --{flag}" for flag in flags),
-            self.setup or f"PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH",
+            *(f"#SBATCH {option}" for option in (*(f"--{flag}" for flag in flags), *self.extra.split())),
+            f"PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH",
+            *([self.setup] if self.setup else []),
+            *(["# In a script `conda activate` works after: " + HOOKS[0]] if self._lacks_hook else []),
             f"nodes={self.nodes if whole else 1} requeue={int(self.requeue)}",
             f"options=({' '.join(ray)})",
             f"driver=({commands.driver_command(job)})",
@@ -100,14 +142,15 @@ class Slurm:
 
     def submit(self, job: Job) -> str:
         """Write the job's folder and hand its script to ``sbatch``; returns Slurm's number of the job."""
+        text = self.text(job)
         folder = self._jobs / f"{commands.label(job.name)}-{secrets.token_hex(4)}"
         commands.make_private(folder)
         try:
             job.bundle.unpack(folder / "code")
             commands.write_token(folder / "token")
-            (folder / "job.sh").write_text(self.text(job))
+            (folder / "job.sh").write_text(text)
             said = run("sbatch", "--parsable", f"--chdir={folder}", str(folder / "job.sh"),
-                       hint="change it with --with partition=, account=, time= ...").decode().strip()
+                       hint="change it with --with partition=, account=, qos=, time= ...").decode().strip()
             number = said.splitlines()[-1].partition(";")[0] if said else ""
             if not number.isdecimal():
                 raise ClusterError(f"sbatch answered {said!r:.200} instead of a job's number; look with `squeue --me`")
@@ -127,26 +170,37 @@ class Slurm:
             return State.UNKNOWN
         if (found := _status(folder)) is not None:
             return found
-        for line in run("squeue", "--me", "--noheader", "--format=%i %T").decode().splitlines():
-            element, _, word = line.strip().partition(" ")
-            if re.fullmatch(rf"{number}(_0|_\[0\b.*)?", element):  # the first of an array is the head
-                return STATES.get(word, State.RUNNING)
+        if (said := slurm_words.queued(number)) is not None:
+            return said.state
         if (found := _status(folder)) is not None:  # it has ended in the meantime
             return found
-        if shutil.which("sacct"):
-            try:
-                said = run("sacct", "-X", "-n", "-P", "-o", "State", "-j", number).decode().split()
-            except ClusterError:  # many sites keep no accounts
-                said = []
-            if said:
-                return STATES.get(said[0].rstrip("+"), State.FAILED)
+        if (said := slurm_words.ended(number)) is not None:
+            return said.state
         return State.STOPPED if (folder / "cancelled").exists() else State.FAILED  # without a word
+
+    def why(self, number: str) -> str:
+        """Of one that waits, Slurm's reason; of one that failed, how it ended and the last line that it wrote."""
+        state, folder = self.state(number), self._folder(number)
+        if folder is None or state not in (State.WAITING, State.FAILED):
+            return ""
+        if state is State.WAITING:
+            said = slurm_words.queued(number)
+            return said.waits if said else ""
+        said = slurm_words.ended(number)
+        log = folder / "output.log"
+        last = last_line(log.read_text(errors="replace")) if log.exists() else "nothing"
+        return f"{said.failed + '; ' if said else ''}{log} ends with: {last}"
 
     def follow(self, number: str) -> Iterator[str]:
         """The lines of its output file, from the first on."""
         folder, seen, rest = self._known(number), 0, b""
+        told, since = "", -SAY_SECONDS
         while True:
-            final = self.state(number).final  # asked first, so that nothing written before the end is missed
+            state = self.state(number)  # asked first, so that nothing written before the end is missed
+            due = state is State.WAITING and time.monotonic() - since >= SAY_SECONDS
+            if due and (why := self.why(number)) not in (told, ""):
+                told, since = why, time.monotonic()
+                yield f"waits in the queue: {why}"
             if (file := folder / "output.log").exists():
                 with file.open("rb") as stream:
                     stream.seek(seen)
@@ -154,7 +208,7 @@ class Slurm:
                 seen += len(new)
                 *complete, rest = (rest + new).split(b"\n")
                 yield from (line.decode(errors="replace") for line in complete)
-            if final:
+            if state.final:
                 if rest:
                     yield rest.decode(errors="replace")
                 return
@@ -176,6 +230,10 @@ class Slurm:
     def fetch(self, number: str, results: str, into: Path) -> int:
         """Nothing: results are on a disk that is shared, or in a store."""
         return 0
+
+    @property
+    def _lacks_hook(self) -> bool:
+        return "conda activate" in self.setup and not any(hook in self.setup for hook in HOOKS)
 
     @property
     def _jobs(self) -> Path:

@@ -44,13 +44,13 @@ class Kept:
 
 class FolderCheckpoints:
     """In a subfolder of ``folder``, for one pack of trials. ``stamp``, a line, is what must not have changed for a
-    checkpoint to count: code, version and measurements. ``stopping`` says whether training is to stop. ``kept`` is what
-    was seen in the folder before, where there is no need to look again."""
+    checkpoint to count: code, version and measurements. ``stopping`` says whether training is to stop. What was seen
+    in the folder before stands for it where there is no need to look again."""
 
-    def __init__(self, folder: Folder, stamp: str, seconds: float, stopping: Callable[[], bool] = lambda: False,
-                 distant: Distant | None = None, kept: Kept | None = None) -> None:
+    def __init__(self, folder: Folder | Kept, stamp: str, seconds: float,
+                 stopping: Callable[[], bool] = lambda: False, distant: Distant | None = None) -> None:
         self._stamp, self._seconds, self._stopping = stamp.encode(), seconds, stopping
-        self.kept = kept or Kept.look(folder, distant)
+        self.kept = folder if isinstance(folder, Kept) else Kept.look(folder, distant)
         self._last = time.monotonic()
 
     def due(self) -> bool:
@@ -86,9 +86,9 @@ class FolderCheckpoints:
 
     def drop(self, spec: TrialSpec) -> None:
         """Forget it; what is empty counts for nothing."""
-        if self._kept is not None:
+        if self.kept.folder is not None:
             with contextlib.suppress(UserError):
-                self._folder.write(self._name(spec), b"")
+                self.kept.folder.write(self._name(spec), b"")
 
     def _name(self, spec: TrialSpec) -> str:
         return f"{_SUB}/{spec.trial_id}"

@@ -82,8 +82,8 @@ def own_tables(study: Study, results: str, found: Survey) -> Tables:
 
     tables = load(results)
     if not found.committed:
-        raise UserError(f"{Folder.open(results).shown}: no trial of this study is there, only {found.others:,} of other settings; give "
-                        "the study and the overrides that were run")
+        raise UserError(f"{tables.place}: no trial of this study is there, only {found.others:,} of other settings; "
+                        "give the study and the overrides that were run")
     return tables.only(found.committed, study.axis_columns)
 
 

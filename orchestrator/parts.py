@@ -30,7 +30,7 @@ def find(folder: Folder) -> dict[int, set[str]]:
     found: dict[int, set[str]] = {}
     for table in TABLES:
         with folder.plainly("list", table):
-            paths = partfiles.listed(folder.filesystem, folder.root, table, folder.shown)
+            paths = partfiles.listed(folder.filesystem, folder.root, table, folder.display(""))
         for number in paths:
             found.setdefault(number, set()).add(table)
     return dict(sorted(found.items()))
@@ -39,7 +39,7 @@ def find(folder: Folder) -> dict[int, set[str]]:
 def check(folder: Folder) -> None:
     """Raise UserError if a part is damaged, missing or misplaced, as far as the footers of all tables tell."""
     with folder.plainly("read", ""):
-        partfiles.check(folder.filesystem, folder.root, folder.shown)
+        partfiles.check(folder.filesystem, folder.root, folder.display(""))
 
 
 def new_group() -> str:

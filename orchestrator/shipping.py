@@ -30,6 +30,11 @@ def bundle(study: Study) -> Bundle:
     return Bundle.of({"study.yaml": study.resolved().encode(), **usercode.files(_components(study), study.name)})
 
 
+def stays(study: Study) -> list[str]:
+    """Files and folders beside the user's own code that do not travel with it."""
+    return usercode.stays(_components(study), study.name)
+
+
 def _components(study: Study) -> list[str]:
     """Names of the tasks and models of a study, in its base and as values of an axis; among them the user's own."""
     components = [study.base.task, study.base.model]

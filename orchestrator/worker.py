@@ -76,11 +76,11 @@ class Worker(tune.Trainable):
     """A pack of trials, given as ``config["pack"]``; each step returns the rows of some of them as Arrow bytes."""
 
     unfit: ClassVar[dict[str, str]] = {}  # why trials of a structure cannot be trained side by side, in this process
+    kept = Kept()  # until it has looked
 
     def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]
         """Called once a process: its imports and its data stay from pack to pack."""
         self.job = job
-        self.folder, self.kept = Folder.open(job.results), Kept()
         usercode.search_in(job.folder)
         own.expect(job.data)
         torch.set_num_threads(max(1, int(job.cpus)))
@@ -93,10 +93,9 @@ class Worker(tune.Trainable):
         self.pack: Pack = new_config["pack"]
         stamp = json.dumps([self.job.measure.json, self.job.code, VERSION])
         # A look counts for all packs to come, but those with a trial that another process has had in training since.
-        kept = self.kept if self.kept.folder is not None and not self.pack.again else None
-        self.checkpoints = FolderCheckpoints(self.folder, stamp, self.job.checkpoint_seconds, Asked(self.job.run),
-                                             self.job.keeper and Distant(self.job.keeper), kept)
-        self.kept = self.checkpoints.kept
+        if self.kept.folder is None or self.pack.again:
+            self.kept = Kept.look(Folder.open(self.job.results), self.job.keeper and Distant(self.job.keeper))
+        self.checkpoints = FolderCheckpoints(self.kept, stamp, self.job.checkpoint_seconds, Asked(self.job.run))
         self.results = self._results()
         self.alone: Counter[str] = Counter()  # trials that could not be trained side by side, by the reason
         return True

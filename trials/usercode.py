@@ -168,6 +168,17 @@ def _forget_changed() -> None:
     importlib.invalidate_caches()
 
 
+def stays(names: list[str], place: str) -> list[str]:
+    """What lies beside the user's files and does not travel: data, perhaps. Notes and hidden files are left out."""
+    found: dict[str, None] = {}
+    for source in sorted({name.rpartition(":")[0] for name in names if is_usercode(name)}):
+        for entry in sorted(_find(source, place).parent.iterdir()) if source.endswith(".py") else ():
+            notes = entry.suffix in (".py", ".yaml", ".yml", ".md") or entry.name[0] in "._"
+            if not notes and entry.name != "results" and not (entry / "__init__.py").exists():
+                found[f"{entry.name}/" if entry.is_dir() else entry.name] = None
+    return list(found)
+
+
 def _beside(path: Path) -> Iterator[Path]:
     """Code in the folder of ``path``: files, and all files of packages."""
     for entry in sorted(path.parent.iterdir()):

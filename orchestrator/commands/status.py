@@ -54,6 +54,8 @@ def main(args: argparse.Namespace, console: Console) -> int:
 def _state(handed: receipt.Receipt) -> str:
     """As the target says; where it says nothing, why: what is here can be shown all the same."""
     try:
-        return handed.target.state(handed.number).value
+        target = handed.target
+        state, why = target.state(handed.number), target.why(handed.number)
+        return f"{state.value}{why and f', {why}'}"
     except ClusterError as error:
         return str(error)

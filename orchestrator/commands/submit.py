@@ -23,12 +23,16 @@ from rich.console import Console
 
 from orchestrator.commands import common
 from orchestrator.commands.run import run_and_conclude
+from trials.storage import masked
 
 if TYPE_CHECKING:
     from cluster import Job, Place, Target
     from orchestrator.receipt import Receipt
+    from search_spaces import Study
 
 EXAMPLE = "phasesweep submit batch_size_phases --to slurm --with nodes=4 --with time=08:00:00 --dry-run"
+
+SHOWN = 5  # files
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -48,16 +52,19 @@ def main(args: argparse.Namespace, console: Console) -> int:
 
     (study, results), into = common.load(args), common.into(args)
     target, travels = cluster.target(args.to, args.options), bundle(study)
+    left = _left_behind(study)
     if target is not None:
         place = target.place(study.name, results)
         job = cluster.Job(study.name, travels, place.results, into)
         if args.dry_run:
-            console.print(target.text(job), end="", markup=False, highlight=False)
+            console.print(target.text(job) + (f"# {left}\n" if left else ""), end="", markup=False, highlight=False)
             return 0
+        if left:
+            console.print(left, markup=False, highlight=False)
         return _hand_over(args, target, job, place, results, console)
     if args.dry_run:
         console.print(f"this process would join {args.to} and send it {len(travels.files)} files, "
-                      f"{len(travels.zipped) / 2**20:.1f} MiB; results go to {results}", highlight=False)
+                      f"{len(travels.zipped) / 2**20:.1f} MiB; results go to {masked(results)}", highlight=False)
         return 0
     with cluster.existing(args.to, travels) as connection:  # first of all: nothing is written if we are not let in
         from orchestrator import nodes
@@ -66,6 +73,16 @@ def main(args: argparse.Namespace, console: Console) -> int:
             if wrong := nodes.unfit(node, travels.code):
                 raise cluster.ClusterError(f"--to {args.to}: {wrong}")
         return run_and_conclude(study, results, console, lambda: nullcontext(connection), into)
+
+
+def _left_behind(study: Study) -> str:
+    """A line on what does not travel, if there is anything."""
+    from orchestrator.shipping import stays
+
+    left = stays(study)
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    return f"beside your code, and does not travel: {', '.join(left[:SHOWN])}{more}; a trial that reads it needs it " \
+           "there, by its full path" if left else ""
 
 
 def _hand_over(args: argparse.Namespace, target: Target, job: Job, place: Place, results: str, console: Console) -> int:
@@ -91,10 +108,11 @@ def _follow(receipt: Receipt, results: str, console: Console) -> int:
         for line in receipt.target.follow(receipt.number):
             console.print(line, markup=False, highlight=False)
     except KeyboardInterrupt:
-        console.print(f"it goes on; phasesweep status, cancel or fetch with results={results} find it again",
+        console.print(f"it goes on; phasesweep status, cancel or fetch with results={masked(results)} find it again",
                       highlight=False)
         return 0
     state = receipt.target.state(receipt.number)
     bring(receipt, results, console)
-    console.print(f"{receipt.number}: {state.value}", highlight=False)
+    why = receipt.target.why(receipt.number) if state is State.FAILED else ""
+    console.print(f"{receipt.number}: {state.value}{why and f', {why}'}", markup=False, highlight=False)
     return 0 if state is State.DONE else 1

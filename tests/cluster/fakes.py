@@ -44,7 +44,7 @@ COMMON = """#!{python}
 import contextlib, json, os, pathlib, re, shutil, signal, subprocess, sys, time
 state = pathlib.Path({state!r})
 name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
-given = "" if sys.stdin is None or sys.stdin.isatty() or name in ("srun", "scontrol") else sys.stdin.read()
+given = "" if sys.stdin is None or sys.stdin.isatty() or name in ("srun", "scontrol", "sinfo") else sys.stdin.read()
 with open(state / "log", "a") as log:
     log.write(json.dumps([name, *words]) + "\\n")
 if (state / "broken").exists():
@@ -117,9 +117,19 @@ if name == "sbatch":
     for index in range(last + 1):
         start(number, index, "array" in options, folder, spool)
     print(f"{{number}};fake")
-elif name == "squeue":
+elif name == "squeue":  # "%i|%T|%r"; as a real one prints it: see test_real_slurm
     for path in sorted((state / "queue").iterdir()) if (state / "queue").exists() else []:
-        print("      ", path.name, path.read_text().split()[0])
+        word = path.read_text().split()[0]
+        reason = (state / "reason").read_text() if (state / "reason").exists() else "Resources"
+        print(path.name, word, reason if word == "PENDING" else "None", sep="|")
+elif name == "sinfo":
+    if words != ["--noheader", "--exact", "--format=%P|%a|%l|%D|%c|%m|%G|%f"]:
+        sys.exit(f"sinfo: this one does not know {{words}}")
+    if (state / "sinfo").exists():
+        print((state / "sinfo").read_text(), end="")
+    else:
+        print("main*|up|infinite|8|64|256000|gpu:a100:4|ib")
+        print("long|up|30-00:00:00|8|64|256000|gpu:a100:4|ib")
 elif name == "scancel":
     for path in here(words[-1]):
         status, pid = path.read_text().split()
@@ -127,6 +137,10 @@ elif name == "scancel":
             path.unlink()
         elif "--signal=TERM" in words and status == "RUNNING":
             os.kill(int(pid), signal.SIGTERM)
+elif name == "scontrol" and words[0] == "--oneliner":
+    if not (state / "ended").exists():
+        sys.exit("slurm_load_jobs error: Invalid job id specified")
+    print(f"JobId={{words[-1]}} JobName=ps-tiny " + (state / "ended").read_text())
 elif name == "scontrol":
     (state / f"again-{{words[1]}}").touch()
 elif name == "srun":
@@ -190,6 +204,9 @@ elif verb == "get" and what == "rayjob":
     if (state / words[4]).exists():
         found = {{"jobDeploymentStatus": status(words[4]), "rayClusterName": words[4] + "-abc"}}
         print(json.dumps({{"status": found}}))
+elif verb == "get" and what == "pods" and "--output=json" in words:
+    pods = state / ("pods.json" if "ray.io/cluster" in " ".join(words) else "none")
+    print(pods.read_text() if pods.exists() else '{{"items": []}}')
 elif verb == "get" and what == "pods":
     job = re.search("--selector=(job-name|ray.io/cluster)=([^ ,]*)", " ".join(words))[2].removesuffix("-abc")
     if (state / job / "logs").exists():
@@ -235,7 +252,7 @@ elif words[0] == "exec":
     sys.exit(done.returncode)
 """
 
-PROGRAMS = {"slurm": (SLURM, ("sbatch", "squeue", "scancel", "scontrol", "srun", "ray")),
+PROGRAMS = {"slurm": (SLURM, ("sbatch", "sinfo", "squeue", "scancel", "scontrol", "srun", "ray")),
             "kubernetes": (KUBERNETES, ("kubectl",)), "cloud": (CLOUD, ("ray",))}
 
 
@@ -344,7 +361,9 @@ class Dashboard(Fake):
         """What Ray says of a job."""
         status = self.jobs[number].poll()
         ended = "STOPPED" if number in self.stopped else "FAILED" if status else "SUCCEEDED"
-        return {"submission_id": number, "status": "RUNNING" if status is None else ended}
+        message = f"Job entrypoint command failed with exit code {status}, last available logs (truncated to 20,000 " \
+                  "chars):\n..." if status else "Job is currently running."  # as Ray 2.60 says
+        return {"submission_id": number, "status": "RUNNING" if status is None else ended, "message": message}
 
     def vanish(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """From now on nobody listens."""

@@ -218,3 +218,31 @@ def test_other_states(fake: fakes.Fake, word: str, expected: State) -> None:
     (fake.state / "ps-x").mkdir()
     (fake.state / "ps-x" / "status").write_text(word)
     assert Kubernetes().state("ps-x") is expected
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "ps-head"}, "status": status}
+
+
+@pytest.mark.parametrize(("found", "says"), [
+    (pod(phase="Pending", containerStatuses=[{"state": {"waiting": {
+        "reason": "ImagePullBackOff", "message": 'Back-off pulling image "nowhere/ray"'}}}]),
+     'pod ps-head: ImagePullBackOff Back-off pulling image "nowhere/ray"'),
+    (pod(phase="Pending", conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                                       "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."}]),
+     "pod ps-head: Unschedulable: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
+    (pod(phase="Running", containerStatuses=[{"state": {"running": {}}, "lastState": {"terminated": {
+        "reason": "OOMKilled", "exitCode": 137}}}]), "pod ps-head: OOMKilled exit status 137"),
+    (pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory."),
+     "pod ps-head: Evicted The node was low on resource: memory."),
+    (pod(phase="Running", containerStatuses=[{"state": {"running": {}}}],
+         conditions=[{"type": "PodScheduled", "status": "True"}]), ""),
+    (pod(phase="Pending", containerStatuses=[{"state": {"waiting": {"reason": "ContainerCreating"}}}]), ""),
+])
+def test_why_a_job_does_not_run(fake: fakes.Fake, found: dict[str, Any], says: str) -> None:
+    number = Kubernetes(claim="c").submit(fakes.job("wait"))
+    (fake.state / number / "status").write_text("Initializing")
+    (fake.state / "pods.json").write_text(json.dumps({"items": [found]}))
+    assert Kubernetes(claim="c").why(number) == says
+    (fake.state / number / "status").write_text("Complete")
+    assert Kubernetes(claim="c").why(number) == ""

@@ -238,8 +238,9 @@ def test_a_ray_that_does_not_start(world: World) -> None:
 
 
 @pytest.mark.parametrize(("says", "expected"), [
-    (None, State.FAILED), ("COMPLETED\n", State.DONE), ("CANCELLED by 17\n", State.STOPPED), ("", State.FAILED),
-    ("TIMEOUT\nCOMPLETED\n", State.FAILED), ("OUT_OF_MEMORY\n", State.FAILED), ("REQUEUED\n", State.WAITING),
+    (None, State.FAILED), ("COMPLETED|0:0\n", State.DONE), ("CANCELLED by 17|0:15\n", State.STOPPED),
+    ("", State.FAILED), ("TIMEOUT|0:0\nCOMPLETED|0:0\n", State.FAILED), ("OUT_OF_MEMORY|0:125\n", State.FAILED),
+    ("REQUEUED|0:0\n", State.WAITING),
 ])
 def test_a_job_that_ended_without_a_word(world: World, says: str | None, expected: State) -> None:
     slurm = world.slurm()
@@ -287,3 +288,86 @@ def test_results_are_where_the_submitter_sees_them(tmp_path: Path, monkeypatch: 
 def test_without_setup_it_is_this_python() -> None:
     line = next(line for line in Slurm().text(fakes.job("0")).splitlines() if line.startswith("PATH="))
     assert line == f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
+
+
+# As a Slurm 22.05 without accounting prints it; see test_real_slurm.
+ENDED = "UserId=root(0) JobState={} Reason={} Dependency=(null) Requeue=1 Restarts=0 ExitCode={} TRES=cpu=1\n"
+
+
+@pytest.mark.parametrize(("said", "expected"), [
+    (("FAILED", "NonZeroExitCode", "3:0"), "FAILED, exit status 3; "),
+    (("FAILED", "JobLaunchFailure", "0:9"), "FAILED, JobLaunchFailure, signal 9; "),
+    (("FAILED", "JobLaunchFailure", "0:53"), "FAILED: the node cannot open the job's folder or its output.log there; "),
+    (("OUT_OF_MEMORY", "OutOfMemory", "0:125"), "OUT_OF_MEMORY: it took more memory than it asked for; give more with"),
+    (("TIMEOUT", "TimeLimit", "0:0"), "TIMEOUT: its time was over; give more with --with time="),
+    (("NODE_FAIL", "None", "0:0"), "NODE_FAIL: a node of it failed; the same submit continues"),
+])
+def test_how_a_job_ended(world: World, said: tuple[str, str, str], expected: str) -> None:
+    (world.jobs / "gone").mkdir(parents=True)
+    (world.jobs / "77").symlink_to("gone")
+    (world.jobs / "gone" / "output.log").write_text("one\nthe last\n\n")
+    (world.fake.state / "ended").write_text(ENDED.format(*said))
+    why = world.slurm().why("77")
+    assert why.startswith(expected) and why.endswith("output.log ends with: the last")
+
+
+def test_a_job_that_waits_says_why_when_that_changes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    (world.fake.state / "full").touch()
+    monkeypatch.setattr("cluster.slurm.SAY_SECONDS", 0.0)
+    slurm = world.slurm()
+    number = slurm.submit(fakes.job("0"))
+    following = slurm.follow(number)
+    assert next(following) == "waits in the queue: PENDING (Resources): it is next, when nodes come free"
+    (world.fake.state / "reason").write_text("PartitionConfig")
+    assert "--with cpus=, gpus=, memory=, nodes= or partition=" in next(following)
+    (world.fake.state / "reason").write_text("QOSMaxCpuPerUserLimit")
+    assert "(QOSMaxCpuPerUserLimit): a limit of its quality of service" in next(following)
+    (world.fake.state / "free").touch()
+    assert next(following).startswith("arguments ")
+    list(following)
+
+
+@pytest.mark.parametrize(("sinfo", "cpus", "time"), [
+    ("main*|up|2:00:00|1|2|21694|gpu:tiny:1|loop,here\nshort|up|10:00|1|4|21694|gpu:tiny:1|here\n", 2, "02:00:00"),
+    ("a*|up|infinite|3|4|1|(null)|(null)\na*|up|infinite|1|128|1|(null)|(null)\n", 8, "04:00:00"),
+    ("a|up|1-00:00:00|3|4|1|(null)|(null)\n", 8, "04:00:00"), ("", 8, "04:00:00")])
+def test_what_is_asked_for_where_nothing_is_said(world: World, sinfo: str, cpus: int, time: str) -> None:
+    (world.fake.state / "sinfo").write_text(sinfo)
+    text = world.slurm().text(fakes.job("0"))
+    assert f"--cpus-per-task={cpus}\n" in text and f"--time={time}\n" in text
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    ({"cpus": 65}, r"--with cpus=65: the default partition cannot give that; it has 2 nodes with 4 CPUs, 16G; 1 node "
+                   r"with 64 CPUs, 250G, 4 GPUs \(a100\); --with partition=big can"),
+    ({"cpus": 5}, None), ({"gpus": 4, "gpu_type": "a100"}, None), ({"gpus": 1, "gpu_type": "h100"}, r"gpu_type=h100"),
+    ({"gpus": 5}, "gpus=5"),
+    ({"memory": "200G"}, None), ({"memory": "300G"}, "memory=300G"), ({"nodes": 3}, None),
+    ({"nodes": 2, "cpus": 8}, r"nodes=2: the default partition has not so many"), ({"nodes": 9, "array": True}, None),
+    ({"constraint": "ib"}, None), ({"constraint": "ib&amd"}, None), ({"constraint": "amd"}, "constraint=amd"),
+    ({"time": "3-0"}, r"time=3-0: the default partition gives a job at most 48:00:00; --with partition=big can"),
+    ({"partition": "none"}, "there is no such partition; there is: main, big"), ({"partition": "main,big"}, None)])
+def test_what_no_node_has_is_refused(world: World, options: dict[str, Any], says: str | None) -> None:
+    (world.fake.state / "sinfo").write_text(
+        "main*|up|2-00:00:00|2|4|16000|(null)|(null)\nmain*|up|2-00:00:00|1|64|256000|gpu:a100:4(S:0-1)|ib,gpu\n"
+        "big|up|infinite|4|256|900000|gpu:8|ib\n")
+    if says is None:
+        assert world.slurm(**options).text(fakes.job("0"))
+        return
+    with pytest.raises(ClusterError, match=says):
+        world.slurm(**options).submit(fakes.job("0"))
+    assert not world.jobs.exists()
+
+
+def test_more_options() -> None:
+    slurm = Slurm(cpus=2, qos="q", constraint="ib&gpu", nodelist="n[01-04]", exclude="n02", reservation="r",
+                  gpu_type="a100", mail_user="me@lab.edu", extra="--licenses=x --nice",
+                  setup="module load x; conda activate y")
+    text = slurm.text(fakes.job("0"))
+    for line in ("qos=q", "constraint=ib&gpu", "nodelist=n[01-04]", "exclude=n02", "reservation=r",
+                 "mail-user=me@lab.edu", "mail-type=END,FAIL", "gpus-per-node=a100:1", "licenses=x", "nice"):
+        assert f"\n#SBATCH --{line}\n" in text
+    path, setup, note = text.partition("\nPATH=")[2].splitlines()[:3]
+    assert path.endswith(":$PATH") and setup == slurm.setup and "shell.bash hook" in note
+    assert "--num-gpus=1" in text
+    assert "shell.bash hook" not in Slurm(setup=". conda.sh; conda activate y").text(fakes.job("0"))

@@ -140,7 +140,8 @@ def test_text_is_the_same_each_time_and_touches_nothing(place: Place) -> None:
     job = fakes.job("0")
     first, again = place.target.text(job), place.target.text(fakes.job("0"))
     assert first == again and SECRET not in first
-    assert files(place.root) == before and place.fake.calls == []
+    assert {path: content for path, content in files(place.root).items() if path.name != "log"} == before
+    assert all(call[0] == "sinfo" for call in place.fake.calls)  # which is asked, and told nothing
 
 
 @pytest.mark.parametrize("place", ["slurm", "kubernetes", "aws", "rayjobs"], indirect=True)
@@ -282,3 +283,17 @@ def test_options_are_fixed(place: Place) -> None:
     with pytest.raises(FrozenInstanceError):
         place.target.requeue = True  # type: ignore[attr-defined]
     assert os.listdir(place.root / "home") == []
+
+
+@pytest.mark.parametrize("place", ["slurm", "slurm-nodes", "aws", "rayjobs"], indirect=True)
+def test_a_job_that_fails_says_how(place: Place) -> None:
+    number = place.target.submit(fakes.job("3"))
+    place.until(number, State.FAILED)
+    assert "ends with: at " in place.target.why(number)
+    assert "\n" not in place.target.why(number)
+
+
+def test_a_job_that_is_done_says_nothing(place: Place) -> None:
+    number = place.target.submit(fakes.job("0"))
+    place.until(number, State.DONE)
+    assert place.target.why(number) == ""

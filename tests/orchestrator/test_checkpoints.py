@@ -34,8 +34,8 @@ space:
 measure: {training: log, weights: ends, eigenvalues: none, changes: none}
 device: cpu
 """
-CHECKPOINT = Checkpoint(7, {"w": torch.ones(2)}, {}, {"momentum": {"w": torch.zeros(2)}}, {}, torch.get_rng_state(),
-                        "{}")
+CHECKPOINT = Checkpoint(taken=7, params={"w": torch.ones(2)}, buffers={}, state={"momentum": {"w": torch.zeros(2)}},
+                        kept={}, memory={}, generators={}, notes="{}")
 
 
 def spec(seed: int = 0) -> TrialSpec:

@@ -57,6 +57,9 @@ class Elsewhere:
         return State[(self.root / number / "state").read_text()] if (self.root / number / "state").exists() \
             else State.RUNNING
 
+    def why(self, number: str) -> str:
+        return "the disk there is full" if self.state(number) is State.FAILED else ""
+
     def follow(self, number: str) -> Iterator[str]:
         folder = self.root / number
         results = next(word for word in (folder / "arguments").read_text().split() if word.startswith("results="))
@@ -129,7 +132,7 @@ def test_one_that_failed_there_is_status_1_here(elsewhere: Target, tmp_path: Pat
                                                 capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "elsewhere" / "results").touch()  # so that there is no folder for its results
     status, said = phasesweep(capsys, "submit", "tiny.yaml", "--to", "elsewhere")
-    assert status == 1 and said.endswith("job0: failed\n")
+    assert status == 1 and said.endswith("job0: failed, the disk there is full\n")
     assert "job0 on elsewhere: failed" in phasesweep(capsys, "status", "tiny.yaml")[1]
 
 

@@ -202,7 +202,7 @@ def test_requests_of_checkpoints(bucket: ObjectStore, tmp_path: Path) -> None:
     assert first.load(spec) is None
     first.save(spec, CHECKPOINT)
     assert bucket.counted() == {f"PUT /{tmp_path.name}/.checkpoints/{spec.trial_id}": 1}
-    FolderCheckpoints(folder, "stamp", 0.0, kept=first.kept)
+    FolderCheckpoints(first.kept, "stamp", 0.0)
     assert not bucket.counted()
     found = FolderCheckpoints(folder, "stamp", 0.0).load(spec)
     assert found is not None and found.taken == 7
