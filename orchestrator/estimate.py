@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from cluster import local_cpus
 from orchestrator.lane_count import Choice, choose
 from search_spaces import Study
 from trials.measure import GROUPS, Measure, steps
@@ -39,7 +40,7 @@ def estimate(study: Study, small: TrialSpec, large: TrialSpec, available: int) -
     """Time the trials with the smallest and the largest batch for a moment, in this process and without Ray; about
     ``available`` trials of a batch size are to be trained."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(study.resources.cpu)))
+    torch.set_num_threads(max(1, min(int(study.resources.cpu), local_cpus())))  # the study may be for larger machines
     try:
         device = "cuda" if study.device != "cpu" and torch.cuda.is_available() else "cpu"
         packs = (choose(small, device, available, study.lanes), choose(large, device, available, study.lanes))

@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 from ray import tune
 
+from cluster import local_cpus
 from orchestrator.checkpoints import FolderCheckpoints, Kept
 from orchestrator.distant import Distant
 from orchestrator.folder import Folder
@@ -83,7 +84,7 @@ class Worker(tune.Trainable):
         self.job = job
         usercode.search_in(job.folder)
         own.expect(job.data)
-        torch.set_num_threads(max(1, int(job.cpus)))
+        torch.set_num_threads(max(1, min(int(job.cpus), local_cpus())))  # a node may say that it has more than it has
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

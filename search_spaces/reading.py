@@ -11,7 +11,7 @@ from search_spaces.schema import merge
 from search_spaces.study import Study, parse_study
 from search_spaces.yaml_text import parse
 from trials import consent, usercode
-from trials.errors import UserError, did_you_mean
+from trials.errors import UserError, did_you_mean, special_file
 from trials.tasks import own
 
 MAX_BYTES = 1_000_000
@@ -28,6 +28,8 @@ def load_study(ref: str, overrides: Sequence[str] = ()) -> Study:
     if ref in bundled():
         return read_study((_BUNDLED / f"{ref}.yaml").read_bytes(), f"{ref}.yaml", Path.cwd(), overrides, True)
     path = Path(ref)
+    if what := special_file(path):
+        raise UserError(f"{ref}: {what}, expected a study file")
     if not os.path.isfile(path):  # which, unlike the method of Path, says no to a name that is too long
         if path.suffix in (".yaml", ".yml"):
             near = [str(path.with_name(item.name)) for item in path.parent.glob("*.y*ml")]

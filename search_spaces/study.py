@@ -34,8 +34,8 @@ MOST_LANES = 65536
 class Resources:
     """What one worker takes, and a trial may."""
 
-    cpu: float = real(1.0, low=0, open_low=True, help="CPU cores of a worker")
-    gpu: float = real(0.0, low=0, help="GPUs of a worker; a fraction shares one")
+    cpu: float = real(1.0, low=0, high=10_000, open_low=True, help="CPU cores of a worker")
+    gpu: float = real(0.0, low=0, high=10_000, help="GPUs of a worker; a fraction shares one")
     seconds: float = real(0.0, low=0, help="a trial that takes longer fails; 0 is no limit")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trials.in_use import Computed
 from trials.optimizers.base import Params
 
 _CHUNK = 2**22  # complex entries of blocks in work at a time
@@ -83,19 +84,23 @@ def _grid(sizes: Sequence[int], device: torch.device) -> Tensor:
     return torch.cartesian_prod(*axes).reshape(-1, len(sizes))
 
 
-def operators(module: nn.Module, example: Tensor | None = None) -> list[Operator]:
-    """The operators of all Conv1d and Conv2d of ``module``; ``example`` (B, *input shape) tells their input sizes.
+def operators(module: nn.Module, example: Tensor | None = None, computed: Sequence[Computed] = ()) -> list[Operator]:
+    """The operators of all Conv1d and Conv2d of ``module`` whose weight is a parameter or one of the ``computed``;
+    ``example`` (B, *input shape) tells their input sizes.
 
     A module that has any is evaluated on it once, in evaluation mode and without gradients.
     """
     convolutions = [(layer, child) for layer, child in module.named_modules()
                     if isinstance(child, (nn.Conv1d, nn.Conv2d))]
+    gone = {part for each in computed for part in each.parts} - {each.name for each in computed}
     sizes = _input_sizes(module, example) if convolutions and example is not None else {}
     found = []
     for layer, child in convolutions:
         extent = tuple(d * (k - 1) + 1 for k, d in zip(child.kernel_size, child.dilation, strict=True))
         size = tuple(-(-n // s) * s for n, s in zip(sizes.get(layer, extent), child.stride, strict=True))
         name = f"{layer}.weight" if layer else "weight"
+        if name in gone:
+            continue
         found.append(Operator(name, f"{layer or name}:operator", f"conv{len(extent)}d_operator",
                               (child.out_channels, child.in_channels), size, tuple(child.stride),
                               tuple(child.dilation), child.groups, known=layer in sizes))

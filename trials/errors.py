@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import stat
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -39,3 +40,14 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     if near:
         return f"did you mean '{near[0]}'?"
     return f"there is: {', '.join(names)}" if names else "there is none"
+
+
+def special_file(path: str | Path) -> str:
+    """What is there that is neither file nor folder, such as ``a named pipe``; "" for these, and where nothing is."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return ""
+    kinds = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
+             (stat.S_ISBLK, "a device"))
+    return next((name for test, name in kinds if test(mode)), "")

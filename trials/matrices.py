@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from trials.in_use import Computed
 from trials.optimizers.base import Params
 
 KINDS: tuple[tuple[type[nn.Module], str], ...] = (
@@ -55,16 +56,25 @@ class Matrix:
         return weight.flatten(1)
 
 
-def matrices(module: nn.Module) -> list[Matrix]:
-    """All weights of two or more dimensions, in the order of the module's parameters."""
+def matrices(module: nn.Module, computed: Sequence[Computed] = ()) -> list[Matrix]:
+    """All weights of two or more dimensions, in the order of the module's parameters; a computed one is where the first
+    of its parts would be."""
     modules = dict(module.named_modules())
-    found = []
+    of_part = {part: each for each in computed for part in each.parts}
+    weights: dict[str, Sequence[int]] = {}
     for name, value in module.named_parameters():
-        if value.ndim < 2:
+        if name in of_part:
+            weights[of_part[name].name] = of_part[name].shape
+        else:
+            weights[name] = value.shape
+    weights |= {each.name: each.shape for each in computed}  # those without a part of their own
+    found = []
+    for name, shape in weights.items():
+        if len(shape) < 2:
             continue
-        owner = modules[name.rpartition(".")[0]]
+        owner = modules.get(name.rpartition(".")[0])
         kind = next((kind for cls, kind in KINDS if isinstance(owner, cls)), "parameter")
-        found += _parts(name, kind, value.shape, next((gates for cls, gates in GATES if isinstance(owner, cls)), ""))
+        found += _parts(name, kind, shape, next((gates for cls, gates in GATES if isinstance(owner, cls)), ""))
     return found
 
 

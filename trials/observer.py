@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trials.convolutions import Operator, operators
 from trials.evaluate import Losses, finite
+from trials.in_use import WeightsInUse
 from trials.matrices import Matrix, matrices
 from trials.measure import GROUPS, Measure, steps
 from trials.measurements import ByLayer, measure
@@ -56,8 +57,14 @@ class Observer:
 
     def __init__(self, trial: Trial, wanted: Measure, like: Observer | None = None) -> None:
         self.trial, self.emitted = trial, Emitted()
-        self.matrices: list[Matrix] = matrices(trial.network.module) if like is None else like.matrices
-        self.operators: list[Operator] = _operators(trial) if like is None else like.operators
+        if like is None:
+            module, example = trial.network.module, trial.data.x_train[:1]
+            with trial.network.evaluating():  # which leaves no trace
+                self.in_use = WeightsInUse(module, example)
+                self.matrices: list[Matrix] = matrices(module, self.in_use.computed)
+                self.operators: list[Operator] = operators(module, example, self.in_use.computed)
+        else:
+            self.in_use, self.matrices, self.operators = like.in_use, like.matrices, like.operators
         total = trial.total
         self._due = {what: steps(getattr(wanted, what), total, wanted.per_decade) for what in GROUPS}
         looks = {step for when in self._due.values() for step in when}
@@ -104,6 +111,13 @@ class Observer:
                         float(getattr(trial.optimizer, "momentum", 0.0)), self._root, self._memory,
                         self.kept)
 
+    def weights(self, params: Params, buffers: Params) -> Params:
+        """The weights in use, by name."""
+        if not self.in_use.computed:
+            return {**params, **buffers}
+        with self.trial.network.evaluating():
+            return self.in_use({**params, **buffers})
+
     def emit_step(self, reading: Reading, values: dict[str, Any]) -> None:
         """A row of ``steps``."""
         self.emitted.steps.append({
@@ -124,11 +138,6 @@ class Observer:
             if "eigenvalues" in due and eigenvalues is not None:
                 self.emitted.spectra.append({"step": taken, "layer": layer, "eigenvalues": eigenvalues})
         self.emitted.layers += [{"step": taken, "layer": layer, **row} for layer, row in rows.items()]
-
-
-def _operators(trial: Trial) -> list[Operator]:
-    with trial.network.evaluating():  # which leaves no trace
-        return operators(trial.network.module, trial.data.x_train[:1])
 
 
 def observe(observers: Sequence[Observer], readings: Sequence[Reading]) -> list[str | None]:
@@ -154,9 +163,9 @@ def observe(observers: Sequence[Observer], readings: Sequence[Reading]) -> list[
     for (weights, changes), group in matrix_rows.items():
         found: list[Any] = [([], [])] * len(group)
         if weights:
-            params = [{**reading.params, **reading.buffers} for _, reading, _, _ in group]
-            initial = ([{**observer.trial.initial, **observer.trial.buffers} for observer, _, _, _ in group]
-                       if changes else None)
+            params = [observer.weights(reading.params, reading.buffers) for observer, reading, _, _ in group]
+            initial = ([observer.weights(observer.trial.initial, observer.trial.buffers)
+                        for observer, _, _, _ in group] if changes else None)
             found = layer_rows(group[0][0].matrices, params, initial, group[0][0].operators)
         for (observer, reading, due, layers), (rows, eigenvalues) in zip(group, found, strict=True):
             observer.emit_layers(reading.taken, due, layers, rows, eigenvalues)

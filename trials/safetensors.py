@@ -22,23 +22,26 @@ DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, dtype)
     for name, dtype in {
         "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
-        "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu", "C64": "complex64", "I64": "int64", "I32": "int32",
+        "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu", "F8_E4M3FNUZ": "float8_e4m3fnuz",
+        "F8_E5M2FNUZ": "float8_e5m2fnuz", "C64": "complex64", "I64": "int64", "I32": "int32",
         "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
     }.items() if hasattr(torch, dtype)}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor is: ``begin`` counts bytes from the start of the file."""
+    """Where a tensor is: ``begin`` counts bytes from the start of the file, ``size`` from there. ``type`` is what the
+    header calls the type; ``dtype`` is None where that is none of DTYPES."""
 
-    dtype: torch.dtype
+    type: str
     shape: tuple[int, ...]
     begin: int
+    size: int
 
     @property
-    def size(self) -> int:
-        """Bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
+    def dtype(self) -> torch.dtype | None:
+        """PyTorch's type."""
+        return DTYPES.get(self.type)
 
 
 def places(path: Path) -> dict[str, Place]:
@@ -62,6 +65,7 @@ def places(path: Path) -> dict[str, Place]:
 
 def read(path: Path, place: Place) -> Tensor:
     """One tensor, read into memory of its own: a map of the file would keep every page that was touched."""
+    assert place.dtype is not None
     data = torch.empty(place.size, dtype=torch.uint8)
     with path.open("rb", buffering=0) as file:
         file.seek(place.begin)
@@ -101,16 +105,17 @@ def _place(entry: object, start: int, what: str) -> Place:
     if not isinstance(entry, dict):
         raise UserError(f"{what}: expected dtype, shape and data_offsets in the header, got {entry!r:.60}")
     name, shape, offsets = entry.get("dtype"), _counts(entry.get("shape")), _counts(entry.get("data_offsets"))
-    if not isinstance(name, str) or name not in DTYPES:
-        raise UserError(f"{what}: type {name!r:.60} is none of {', '.join(DTYPES)}")
+    if not isinstance(name, str):
+        raise UserError(f"{what}: type {name!r:.60} is no name of a type")
     if shape is None:
         raise UserError(f"{what}: shape {entry.get('shape')!r:.60} is no list of sizes")
     if offsets is None or len(offsets) != 2:
         raise UserError(f"{what}: data_offsets {entry.get('data_offsets')!r:.60} are not two positions")
-    place = Place(DTYPES[name], shape, start + offsets[0])
-    if place.size != offsets[1] - offsets[0]:
-        raise UserError(f"{what}: {name} of this shape takes {place.size:,} bytes, its data_offsets {list(offsets)} "
-                        f"are {offsets[1] - offsets[0]:,}")
+    place = Place(name, shape, start + offsets[0], offsets[1] - offsets[0])
+    size = math.prod(shape) * place.dtype.itemsize if place.dtype is not None else max(0, place.size)
+    if place.size != size:
+        raise UserError(f"{what}: {name} of this shape takes {size:,} bytes, its data_offsets {list(offsets)} "
+                        f"are {place.size:,}")
     return place
 
 

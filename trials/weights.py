@@ -17,7 +17,7 @@ from trials.columns import text
 from trials.convolutions import Operator
 from trials.matrices import Matrix
 from trials.optimizers.base import Params
-from trials.spectra import GROUPS, Metrics, weight_metrics
+from trials.spectra import GROUPS, METRICS, Metrics, weight_metrics
 from trials.spectra.eigen import Spectrum
 
 OF = text("of", "whose numbers: weight, or change (the weight minus its initial value; layer ends in :change)")
@@ -41,6 +41,11 @@ def weight_rows(weights: Sequence[Tensor]) -> tuple[list[dict[str, Any]], Spectr
             if sound[k]:
                 eigenvalues[index] = spectra[k]
     return found, eigenvalues
+
+
+def null_row(reason: str) -> dict[str, Any]:
+    """The row of a matrix of which nothing is known."""
+    return {"rows": None, "cols": None, **dict.fromkeys(column.name for column in METRICS), "reason": reason}
 
 
 def layer_rows(matrices: Sequence[Matrix], params: Sequence[Params], initial: Sequence[Params] | None = None,

@@ -103,7 +103,7 @@ VERBS = ("plan", "run", "status")
     ("study=/etc", ["study", "expected a name"]),
     ("design={name: gird}", ["design.name", "did you mean 'grid'?"]),
     ("measure={weights: lgo}", ["measure.weights", "did you mean 'log'?"]),
-    ("resources={cpu: 0}", ["resources.cpu", "above 0"]),
+    ("resources={cpu: 0}", ["resources.cpu", "(0, 10000]"]),
     ("device=gpu", ["device", "did you mean 'cpu'?"]),
     ("lr", ["'lr'", "expected key=value"]),
     ("=3", ["'=3'", "expected key=value"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -156,7 +157,8 @@ def test_mistakes_are_said_in_one_line_before_any_work(run, model, tmp_path, mon
 
 @pytest.mark.parametrize("name, content, line", [
     ("notes.txt", b"these are my notes", "no weight file"), ("m.safetensors", b"\xff" * 100, "no safetensors file"),
-    ("m.pt", b"PK\x03\x04", "truncated"), ("gone.pt", None, "no such file")])
+    ("m.pt", b"PK\x03\x04", "truncated"),
+    ("m.npy", b"\x93NUMPY\x01\x00\xff", "truncated"), ("gone.pt", None, "no such file")])
 def test_files_that_are_refused(run, tmp_path, name, content, line):
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -168,6 +170,38 @@ def test_a_file_of_vectors_and_whole_numbers(run, tmp_path):
     torch.save({"bias": torch.ones(3), "ids": torch.ones(3, 3, dtype=torch.int64)}, tmp_path / "m.pt")
     status, _, err = run(tmp_path / "m.pt")
     assert status == 2 and "no weight matrices in it" in err
+
+
+def test_weights_in_parts_are_put_together_and_what_is_left_out_is_said(run, tmp_path):
+    weight, scale = torch.randn(40, 20, generator=torch.Generator().manual_seed(0)), torch.rand(40, 1)
+    torch.save({"fp8.weight": weight.to(torch.float8_e4m3fn), "fp8.weight_scale": scale,
+                "doubt.weight": weight.to(torch.float8_e4m3fn), "doubt.weight_scale": torch.rand(7, 3),
+                "int8.weight": torch.ones(4, 4, dtype=torch.int8), "sparse": torch.eye(3).to_sparse(),
+                "packed.qweight": torch.ones(4, 4, dtype=torch.int32), "packed.scales": torch.rand(2, 4)},
+               tmp_path / "m.pt")
+    status, out, _ = run(tmp_path / "m.pt", "--json")
+    found = json.loads(out)
+    scaled, doubt, packed = found["layers"]
+    singular = np.linalg.svd((weight.to(torch.float8_e4m3fn).float() * scale).double().numpy(), compute_uv=False)
+    assert status == 0 and scaled["lambda_max"] == pytest.approx(singular[0] ** 2 / 40, rel=1e-9)
+    assert scaled["layer"] == "fp8" and scaled["made"] == "stored * weight_scale, blocks of 1 x 20"
+    assert doubt["lambda_max"] is None and doubt["rows"] is None and "does not fit" in doubt["reason"]
+    assert packed["layer"] == "packed" and packed["reason"] == "packed (GPTQ or AWQ)"
+    assert found["left_out"] == {"int8.weight": "int8 without scales", "sparse": "of layout sparse_coo"}
+    status, out, _ = run(tmp_path / "m.pt")
+    assert status == 0 and "left out, int8 without scales: int8.weight" in out
+    assert re.search(r"^fp8 .* 1 .*$", out, re.M) and "1  stored * weight_scale, blocks of 1 x 20" in out
+    assert run(tmp_path / "m.pt", "--parquet", tmp_path / "m.parquet")[0] == 0
+    assert pq.read_table(tmp_path / "m.parquet")["rows"].to_pylist() == [40, None, None]
+
+
+def test_a_file_of_tensors_without_entries_is_quick(run, tmp_path):
+    header = json.dumps({f"l{k}.weight": {"dtype": "F32", "shape": [0, 0], "data_offsets": [0, 0]}
+                         for k in range(20_000)}).encode()
+    (tmp_path / "m.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    began = time.process_time()
+    status, out, _ = run(tmp_path / "m.safetensors")
+    assert status == 0 and "and 18,000 more layers" in out and time.process_time() - began < 10
 
 
 def test_names_cannot_write_to_the_terminal(run, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,8 +163,10 @@ def test_a_batch_that_is_not_used_is_not_checked(make: Make) -> None:
     ({"design": {"name": "tpe", "mode": "minn"}}, "design.mode", "did you mean 'min'?"),
     ({"measure": {"weight": "log"}}, "measure.weight", "did you mean 'weights'?"),
     ({"measure": {"weights": "always"}}, "measure.weights", "expected one of none, last, ends, log"),
-    ({"resources": {"cpu": 0}}, "resources.cpu", "expected a number above 0"),
-    ({"resources": {"gpu": -1}}, "resources.gpu", "expected a number of at least 0"),
+    ({"resources": {"cpu": 0}}, "resources.cpu", "expected a number in (0, 10000]"),
+    ({"resources": {"gpu": -1}}, "resources.gpu", "expected a number in [0, 10000]"),
+    ({"resources": {"cpu": 1e9}}, "resources.cpu", "expected a number in (0, 10000], got"),
+    ({"resources": {"gpu": 1e9}}, "resources.gpu", "expected a number in [0, 10000], got"),
     ({"resources": {"gpus": 1}}, "resources.gpus", "did you mean 'gpu'?"),
     ({"device": "gpu"}, "device", "expected one of auto, cpu, cuda"),
     ({"retries": -1}, "retries", "expected a whole number"),
@@ -236,3 +239,5 @@ def test_no_such_study(tmp_path: Path) -> None:
     assert "there is none" in refused(lambda: load_study("/nosuchfolder/x.yaml"))
     assert "no bundled study has this name" in refused(lambda: load_study(str(tmp_path)))
     assert "no bundled study" in refused(lambda: load_study(""))
+    os.mkfifo(tmp_path / "pipe.yaml")
+    assert "pipe.yaml: a named pipe, expected a study file" in refused(lambda: load_study(str(tmp_path / "pipe.yaml")))

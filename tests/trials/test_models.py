@@ -41,6 +41,11 @@ def test_mlp():
     assert torch.allclose(net(x), by_hand @ net.fc3.weight.T + net.fc3.bias, atol=1e-6)
 
 
+def test_a_depth_that_cannot_be_built_in_a_moment_is_refused():
+    with pytest.raises(UserError, match=r"depth: expected a whole number in \[0, 1000\], got 1000000"):
+        build("mlp", (6,), 3, depth=10**6)
+
+
 def test_mlp_of_depth_0_is_linear():
     net = build("mlp", (2, 3), 4, depth=0)
     assert names(net) == ["flatten", "fc1"]

@@ -13,6 +13,7 @@ from trials.fields import choice, count, flag, real
 from trials.models.base import MODELS, Model
 from trials.models.init import INITS, initialize
 
+DEEPEST = 1000
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 
 
@@ -23,7 +24,7 @@ class MLP(Model):
     (softmax regression, for classes). ``init: torch``, the default: uniform in +-1/sqrt(inputs of the layer)."""
 
     width: int = count(512, low=1, help="units of each hidden layer")
-    depth: int = count(2, help="number of hidden layers")
+    depth: int = count(2, high=DEEPEST, help="number of hidden layers")
     activation: str = choice("relu", tuple(ACTIVATIONS), help="hidden nonlinearity")
     bias: bool = flag(True, help="whether the layers have biases")
     init: str = choice("torch", tuple(INITS), help="distribution of initial weights")

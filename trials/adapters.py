@@ -1,0 +1,90 @@
+"""Low-rank adapters (LoRA) in files: W + s B A where the base weight W is in the file too, else s B A alone.
+
+The scaling s is alpha / rank, with alpha from ``alpha`` beside the matrices or ``lora_alpha`` of the
+adapter_config.json beside the file (alpha / sqrt(rank) where it says ``use_rslora``). Where it is not known, a weight
+with a base has no numbers but a reason, and an adapter alone is B A, which says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from trials.stored import Made, Stored, real, troubled
+
+FIRST = re.compile(r"(?:(.*)\.)?(lora_A|lora_a|lora_down|lora\.down|lora_linear_layer\.down|lora_embedding_A)"
+                   r"((?:\.\w+)?)", re.DOTALL)
+SECOND = {"lora_A": "lora_B", "lora_a": "lora_b", "lora_down": "lora_up", "lora.down": "lora.up",
+          "lora_linear_layer.down": "lora_linear_layer.up", "lora_embedding_A": "lora_embedding_B"}
+BASES = ("weight", "base_layer.weight", "base.weight", "linear.weight", "original_module.weight")
+MORE = ("lora_magnitude_vector", "dora_scale", "lora_mid", "magnitude")  # not LoRA alone
+
+
+def adapters(stored: Mapping[str, Stored], config: Mapping[str, object]) -> Iterator[Made]:
+    """The weights of all layers with an adapter; ``config`` is adapter_config.json."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}  # several adapters may be of one layer
+    for name in stored:
+        if match := FIRST.fullmatch(name.removesuffix(".weight")):
+            layer, first, which = match.groups()
+            start = f"{layer}." if layer else ""
+            second = f"{start}{SECOND[first]}{which}" + (".weight" if name.endswith(".weight") else "")
+            if second in stored:
+                found.setdefault((start, first), []).append((name, second))
+    for (start, first), pairs in found.items():
+        yield _adapter(start, "embedding" in first, pairs, stored, config)
+
+
+def _adapter(start: str, turned: bool, pairs: list[tuple[str, str]], stored: Mapping[str, Stored],
+             config: Mapping[str, object]) -> Made:
+    names = [name for pair in pairs for name in pair]
+    its_base = next((start + base for base in BASES if start + base in stored and start + base not in names), None)
+    alpha = f"{start}alpha"
+    parts = [*([its_base] if its_base else []), *names, *([alpha] if alpha in stored else [])]
+    more = [name for word in MORE for name in (start + word, f"{start}{word}.weight", f"{start}{word}.default")
+            if name in stored]
+    a, b = pairs[0]
+    low, high, base = stored[a], stored[b], stored[its_base] if its_base else None
+    name, whole = f"{start}weight", base or low
+    if more or len(pairs) > 1:
+        what = "beside more than LoRA" if more else "with several adapters"
+        return troubled(name, [*parts, *more], whole, what)
+    if len(low.shape) < 2 or len(high.shape) != len(low.shape) or not low.dtype or not high.dtype or (
+            high.shape[1] != low.shape[0] or any(size != 1 for size in high.shape[2:])):
+        shapes = f"{list(low.shape)} and {list(high.shape)}"
+        return troubled(name, parts, whole, f"an adapter of shapes {shapes}, which make no product")
+    shape, turned = (high.shape[0], *low.shape[1:]), turned or config.get("fan_in_fan_out") is True
+    if base is not None and base.shape != shape and base.shape == shape[::-1]:
+        turned = True
+    scale, said = _scaling(stored.get(alpha), low.shape[0], config)
+    if turned:
+        shape = shape[::-1]
+    trouble = "" if base is None else base.trouble or (
+        f"of shape {list(base.shape)}, its adapter's is {list(shape)}" if base.shape != shape else
+        "with an adapter whose scaling is not in the file" if scale is None else "")
+    if trouble or (base is not None and not base.dtype):
+        return troubled(name, parts, whole, trouble or "of a type that cannot be read")
+
+    def load() -> Tensor:
+        product = real(high.load()).flatten(1) @ real(low.load()).flatten(1) * (1.0 if scale is None else scale)
+        product = (product.mT if turned else product).reshape(shape)
+        return product if base is None else real(base.load()) + product
+    made = "B A of an adapter, without its scaling, which is not in the file" if scale is None else (
+        f"{'' if base is None else 'W + '}s B A of an adapter, s = {scale:g} ({said})")
+    return Made(name, tuple(parts), replace(whole, shape=shape, load=load, made=made))
+
+
+def _scaling(alpha: Stored | None, rank: int, config: Mapping[str, object]) -> tuple[float | None, str]:
+    """(s, what it is made of)."""
+    value: float | None = None
+    if alpha is not None:
+        value = float(alpha.load()) if alpha.dtype and alpha.shape in ((), (1,)) else None
+    elif not config.get("alpha_pattern") and not config.get("rank_pattern"):
+        said = config.get("lora_alpha")
+        value = float(said) if isinstance(said, (int, float)) else None
+    if value is None or not rank:
+        return None, ""
+    root = alpha is None and config.get("use_rslora") is True
+    return value / (rank**0.5 if root else rank), f"alpha {value:g}, rank {rank}{', rsLoRA' if root else ''}"

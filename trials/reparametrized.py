@@ -1,0 +1,100 @@
+"""Reparametrized weights in files, from their parts.
+
+- weight_norm: g v / |v|, ``weight_g`` and ``weight_v`` or ``parametrizations.weight.original0`` and ``original1``;
+- spectral_norm: W / (u^T W v) with the u and v that are stored, as the model does in evaluation mode;
+- pruning: ``weight_orig`` * ``weight_mask``.
+
+Where the file does not say how a weight is made of its parts (the map of ``orthogonal``, a parametrization of one's
+own), it is a layer without numbers but with a reason.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from trials.stored import Made, Stored, is_real, real, split, troubled
+
+PARAMETRIZED = re.compile(r"(?:(.*)\.)?parametrizations\.(\w+)\.(.+)", re.DOTALL)
+
+
+def reparametrized(stored: Mapping[str, Stored]) -> Iterator[Made]:
+    """weight_norm, spectral_norm and pruning, of both of PyTorch's forms."""
+    groups: dict[str, dict[str, str]] = {}
+    for name in stored:
+        if match := PARAMETRIZED.fullmatch(name):
+            owner, tensor, rest = match.groups()
+            groups.setdefault(f"{owner}.{tensor}" if owner else tensor, {})[rest] = name
+        elif name.endswith("_orig"):
+            base = name.removesuffix("_orig")
+            its = {word: f"{base}_{word}" for word in ("mask", "u", "v") if f"{base}_{word}" in stored}
+            yield _old(base, name, its, stored)
+        elif name.endswith("_v") and f"{name[:-2]}_g" in stored:
+            g = f"{name[:-2]}_g"
+            norm = _weight_norm(name[:-2], g, name, stored)
+            if split(name)[1].startswith("weight") or not norm.stored.trouble:
+                yield norm
+    for base, its in groups.items():
+        main = next((its[word] for word in ("original", "original1", "original0") if word in its), None)
+        if main is None or len(stored[main].shape) < 2:
+            continue
+        if set(its) == {"original0", "original1"}:
+            norm = _weight_norm(base, its["original0"], main, stored)
+            yield replace(norm, parts=tuple(its.values()))
+        elif set(its) == {"original", "0._u", "0._v"}:
+            yield _spectral_norm(base, list(its.values()), main, its["0._u"], its["0._v"], stored)
+        else:
+            what = "orthogonal: its map" if set(its) == {"original", "0.base"} else "a parametrization that"
+            yield troubled(base, its.values(), stored[main], f"made by {what} is not in the file")
+
+
+def _old(base: str, name: str, its: Mapping[str, str], stored: Mapping[str, Stored]) -> Made:
+    parts, orig = [name, *its.values()], stored[name]
+    if set(its) == {"mask"} and is_real(orig) and stored[its["mask"]].shape == orig.shape and stored[its["mask"]].dtype:
+        def load() -> Tensor:
+            return real(orig.load()) * real(stored[its["mask"]].load())
+        return Made(base, tuple(parts), replace(orig, load=load, made="pruned: orig * mask"))
+    if set(its) == {"u", "v"}:
+        return _spectral_norm(base, parts, name, its["u"], its["v"], stored)
+    return troubled(base, parts, orig, "reparametrized in a way that is not in the file")
+
+
+def _weight_norm(base: str, g: str, v: str, stored: Mapping[str, Stored]) -> Made:
+    """g v / |v|, the norm over all dimensions in which g has one entry."""
+    gain, direction = stored[g], stored[v]
+    kept = [place for place, (a, b) in enumerate(zip(gain.shape, direction.shape, strict=False)) if a == b and b > 1]
+    alike = len(gain.shape) == len(direction.shape) and max(direction.shape, default=0) > 1 and len(kept) <= 1 and all(
+        size == 1 for place, size in enumerate(gain.shape) if place not in kept)
+    # Of a matrix with more than a row and a column, one norm alone is stored without dimensions.
+    alike &= bool(kept) or sum(size > 1 for size in direction.shape) == 1
+    if not (alike or gain.shape == ()) or not is_real(gain) or not is_real(direction):
+        shapes = f"of shapes {list(gain.shape)} and {list(direction.shape)}"
+        return troubled(base, (v, g), direction, f"{shapes}, which are no weight_norm's")
+
+    def load() -> Tensor:
+        value = real(direction.load())
+        over = [place for place in range(value.ndim) if place not in kept]
+        return real(gain.load()) * value / value.square().sum(over, keepdim=True).sqrt()
+    return Made(base, (v, g), replace(direction, load=load, made="weight_norm: g v / |v|"))
+
+
+def _spectral_norm(base: str, parts: Sequence[str], name: str, u: str, v: str, stored: Mapping[str, Stored]) -> Made:
+    """W / (u^T W v), W with the dimension of u's size as rows."""
+    entry, size = stored[name], math.prod(stored[name].shape)
+    sides = [place for place, n in enumerate(entry.shape)
+             if stored[u].shape == (n,) and n and stored[v].shape == (size // n,)]
+    if len(entry.shape) == 2:
+        sides = sides[:1]  # that of a matrix is 0 unless one asks for another
+    if len(sides) != 1 or not all(map(is_real, (entry, stored[u], stored[v]))):
+        return troubled(base, parts, entry, "spectral_norm: which dimension it is of is not in the file" if sides else
+                        "spectral_norm: u and v do not fit")
+
+    def load() -> Tensor:
+        value = real(entry.load())
+        rows = value.movedim(sides[0], 0).flatten(1)
+        return value / (real(stored[u].load()) @ (rows @ real(stored[v].load())))
+    return Made(base, tuple(parts), replace(entry, load=load, made="spectral_norm: W / (u^T W v)"))
