@@ -16,7 +16,8 @@ from cluster.job import Job, Place, State, Target
 from cluster.local import OBJECT_STORE_BYTES
 from cluster.local import connect as local
 from cluster.local import cpus as local_cpus
+from cluster.scratch import base as temporary
 from cluster.targets import WORDS, target
 
 __all__ = ["OBJECT_STORE_BYTES", "WORDS", "Bundle", "ClusterError", "Connection", "Job", "Place", "State", "Target",
-           "existing", "local", "local_cpus", "target", "token_source"]
+           "existing", "local", "local_cpus", "target", "temporary", "token_source"]

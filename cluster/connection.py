@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from cluster.errors import ClusterError
+from cluster.scratch import scratch
 
 # A head starts a process for each client. It forks while gRPC is at work in it, and now and then (on a busy machine,
 # once in six) the child dies of that before it is anything.
@@ -76,8 +76,8 @@ def _tune_in_a_client() -> Iterator[None]:
     if worker._global_node is not None:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="phasesweep-tune-") as folder:
-        worker._global_node = SimpleNamespace(get_session_dir_path=lambda: folder)
+    with scratch() as folder:
+        worker._global_node = SimpleNamespace(get_session_dir_path=lambda: str(folder))
         try:
             yield
         finally:

@@ -12,7 +12,6 @@ import re
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from cluster.bundle import Bundle
 from cluster.connection import ATTEMPTS, STUMBLED, Connection, session
 from cluster.credentials import token_source
 from cluster.errors import ClusterError
+from cluster.scratch import scratch
 
 REACH_SECONDS = 5.0
 JOIN_SECONDS = 60.0
@@ -46,10 +46,10 @@ def connect(address: str, bundle: Bundle) -> Iterator[Connection]:
             raise ClusterError("Ray was imported before it could be told to use a token: set RAY_AUTH_MODE=token")
         os.environ["RAY_AUTH_MODE"] = "token"
     _rehearse(address, token)
-    with tempfile.TemporaryDirectory(prefix="phasesweep-code-") as folder:
-        bundle.unpack(Path(folder))
+    with scratch() as folder:
+        bundle.unpack(folder)
         # A job's workers have the job's code, which is this process's too; Ray takes no other.
-        travels = {} if OURS in os.environ else {"runtime_env": {"working_dir": folder}}
+        travels = {} if OURS in os.environ else {"runtime_env": {"working_dir": str(folder)}}
         with session(address, address=address, **travels) as connection:
             yield connection
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
-import io
+import logging
 import os
 import signal
 import sys
@@ -17,6 +18,8 @@ from rich.segment import Segment
 from rich.text import Text
 
 from cluster.errors import ClusterError
+from orchestrator import streams
+from orchestrator.exits import no_exit
 from orchestrator.version import VERSION
 
 # Only the module of the verb that is asked for is imported: together they bring torch, Ray and matplotlib.
@@ -34,6 +37,7 @@ VERBS = {
     "spectra": "the spectral metrics of any model file",
     "doctor": "what this machine or cluster offers, and what is missing",
 }
+PRINT_ONLY = {"list", "plan", "status", "query", "fit", "doctor"}  # the others go on where nobody reads what they say
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -43,15 +47,18 @@ def main(argv: list[str] | None = None) -> int:
     verb = top_parser().parse_args(words[:1]).verb
     from trials.errors import UserError
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a letter that the terminal lacks is no reason to stop
     try:
+        for path in (*words, os.getcwd()):
+            if not path.isprintable() and path != path.encode(errors="ignore").decode():
+                raise UserError(f"{path!a} is not UTF-8, which all text and all names of files are here")
         module = importlib.import_module(f"orchestrator.commands.{verb}")
         about = "\n\n".join(textwrap.fill(paragraph, 79) for paragraph in str(module.__doc__).split("\n\n"))
         parser = Parser(prog=f"phasesweep {verb}", description=about, epilog=f"example:\n  {module.EXAMPLE}",
                         formatter_class=argparse.RawDescriptionHelpFormatter)
         module.add(parser)
-        status: int = module.main(parser.parse_intermixed_args(words[1:]), _Console(soft_wrap=True, emoji=False))
+        args = parser.parse_intermixed_args(words[1:])
+        with no_exit():
+            status: int = module.main(args, _Console(soft_wrap=True, emoji=False))
         sys.stdout.flush()
         return status
     except (UserError, ClusterError) as error:
@@ -60,7 +67,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # piped into head, say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
 
 
@@ -88,19 +94,23 @@ class Parser(argparse.ArgumentParser):
 
 def complain(message: str) -> None:
     """Print a message to the standard error in one line."""
-    line = Text("phasesweep: " + " ".join(message.split()), style="red")
+    from trials.errors import without_secrets
+
+    line = Text("phasesweep: " + without_secrets(" ".join(message.split())), style="red")
     Console(stderr=True, soft_wrap=True, highlight=False).print(line)
 
 
 class _Console(Console):
-    """What comes from a study or its results is text, whatever it holds: no control characters reach the terminal."""
+    """What comes from a study or its results is text, whatever it holds: no control characters reach the terminal, and
+    no credentials of a URI."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """As rich does, without control characters but those that are rich's own."""
-        from trials.errors import CONTROL
+        from trials.errors import CONTROL, without_secrets
 
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(CONTROL.sub("\ufffd", segment.text), segment.style)
+            text = segment.text if segment.control else without_secrets(CONTROL.sub("\ufffd", segment.text))
+            yield segment if segment.control else Segment(text, segment.style)
 
     def on_broken_pipe(self) -> None:
         """Raise what rich would make an exit status 1 of, which here means failed trials."""
@@ -108,16 +118,37 @@ class _Console(Console):
 
 
 def console() -> NoReturn:
-    """The installed command: ``main``, then the end of the process at once.
+    """The installed command: ``main`` with standard streams that may fail, then the end of the process at once.
 
     Threads of Arrow and DuckDB let go of memory a little late, and about once in a hundred times that aborted an
-    interpreter that was being taken down. SIGTERM ends it as Ctrl-C does.
+    interpreter that was being taken down. SIGTERM, and a terminal that is closed, end it as Ctrl-C does.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    if sys.getfilesystemencoding() != "utf-8":  # in another locale Arrow and Python would write two names for one file
+        os.environ["PYTHONUTF8"] = "1"  # of our workers; PYTHONUTF8=0 may be there
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    if os.path.expanduser("~") == "~":  # no HOME, and a user whom nobody knows: in a container, say
+        os.environ["HOME"] = "/nonexistent"
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it does without a folder for its cache
+    out = streams.take_over(drops=not PRINT_ONLY.intersection(sys.argv[1:2]))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, signal.default_int_handler)
+    status: object = BAD_INPUT
+    try:
+        try:
+            status = main()
+        except SystemExit as end:  # argparse's
+            status = end.code or DONE
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except OSError as error:
+        if error is not out.error:
+            raise
+    if out.error is not None and out.error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        complain(f"the standard output: {out.error.strerror}; the rest of it is lost")
+        status = status if out.drops else BAD_INPUT
+    os._exit(status if isinstance(status, int) else FAILED)
 
 
 if __name__ == "__main__":

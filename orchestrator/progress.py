@@ -32,6 +32,7 @@ class SweepProgress:
     def __init__(self, console: Console, total: int, done: Counter[str]) -> None:
         self._console, self._total, self._statuses = console, total, Counter(done)
         self._new = 0
+        self._doing = "starting Ray"
         self._began = self._printed = time.monotonic()
         self._seconds_left: float | None = None
         self._live = Progress(
@@ -42,13 +43,19 @@ class SweepProgress:
 
     def __enter__(self) -> SweepProgress:
         self._live.start()
+        if not self._console.is_terminal:
+            self._print()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._seconds_left = None
+        self._seconds_left, self._doing = None, ""
         self._live.stop()
         if not self._console.is_terminal:
             self._print()
+
+    def doing(self, what: str) -> None:
+        """What the run does before it trains."""
+        self._doing = what
 
     def came(self, statuses: list[str]) -> None:
         """Trials with these statuses have been committed."""
@@ -56,8 +63,10 @@ class SweepProgress:
         self._new += len(statuses)
         self._live.advance(self._task, len(statuses))
 
-    def tick(self, seconds_left: float) -> None:
-        """Called often, with what is left by the latest timing."""
+    def tick(self, seconds_left: float, training: bool) -> None:
+        """Called often, with what is left by the latest timing, and whether any trial is in training."""
+        if training and self._doing:
+            self._doing, self._began = "", time.monotonic()
         self._seconds_left = seconds_left if self._new else None
         if not self._console.is_terminal and time.monotonic() - self._printed > PLAIN_SECONDS:
             self._print()
@@ -65,7 +74,8 @@ class SweepProgress:
     def fields(self) -> str:
         """Everything beside the bar."""
         statuses = self._statuses
-        parts = [f"{statuses[name]} {name}" for name in ("stopped", "diverged", "failed") if statuses[name]]
+        parts = [self._doing] * bool(self._doing)
+        parts += [f"{statuses[name]} {name}" for name in ("stopped", "diverged", "failed") if statuses[name]]
         elapsed = time.monotonic() - self._began
         if self._new:
             rate = self._new / max(elapsed, 1e-9)

@@ -23,7 +23,8 @@ from orchestrator.lease import Lease
 from orchestrator.progress import SweepProgress
 from orchestrator.provenance import check_name, write_study
 from orchestrator.queue import Queue
-from orchestrator.shipping import earlier_fingerprint, fingerprint
+from orchestrator.shipping import components, earlier_fingerprint, fingerprint
+from orchestrator.signals import Signals
 from orchestrator.store import Store, committed, read_trials
 from orchestrator.survey import Survey, survey, work
 from orchestrator.time_limit import TimeUp, time_limit, too_long
@@ -64,6 +65,7 @@ def run(study: Study, results: str, connect: Connect, console: Console, into: bo
     before = survey(study, {}, lambda trial_ids: [None] * len(trial_ids)) if fresh else None
     if before is not None:  # said before the folder is made
         _rehearse(before, study, console)
+    connection = connect() if fresh else None
     with Lease(folder) as lease:
         store = Store.open(folder, wanted_schemas(study, folder))
         leftovers = checkpoints.Leftovers(folder, store.statuses)
@@ -84,7 +86,7 @@ def run(study: Study, results: str, connect: Connect, console: Console, into: bo
             store.discard(before.failed)
         if kept := write_study(study, folder, before.others > 0):
             console.print(kept, style="yellow", markup=False, highlight=False)
-        interrupted = _sweep(study, folder, store, lease, leftovers, observed, before, connect, console)
+        interrupted = _sweep(study, folder, store, lease, leftovers, observed, before, connection or connect(), console)
         return Outcome(survey(study, store.statuses, observed), interrupted)
 
 
@@ -196,54 +198,62 @@ class Observed:
 
 
 def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, leftovers: checkpoints.Leftovers,
-           observed: Observed, before: Survey, connect: Connect, console: Console) -> signal.Signals | None:
+           observed: Observed, before: Survey, connection: AbstractContextManager[Connection],
+           console: Console) -> signal.Signals | None:
     tell = partial(console.print, markup=False, highlight=False)
     console.print(f"{study.name}: {before.pending:,} of {before.size:,} trials to run", highlight=False)
-    with _meanwhile(connect) as connected:
+    with Signals() as signals, SweepProgress(console, before.size, before.done) as progress, \
+            _meanwhile(connection) as connected:
         # Imported here: a study that has nothing left to run must not wait for Ray.
         from orchestrator.distant import keeper
         from orchestrator.placement import Workers
         from orchestrator.sweep import Sweep
         from orchestrator.worker import Job
 
+        while not (signals.caught or connected.done()):
+            wait([connected], 0.2)
+        signals.listen()
+        if signals.caught:
+            return signals.caught
         cluster = connected.result()
         workers = Workers(study)
         workers.check(cluster.target)
         job = Job(study.measure, store.schemas, tuple(store.axes), study.resources.cpu, study.retries,
                   study.lanes, checkpoints.SECONDS, folder.root if folder.local else folder.where, str(study.folder),
-                  os.getcwd(), fingerprint(study), study.resources.seconds, keeper(folder, cluster), data=own.known())
+                  os.getcwd(), fingerprint(study), study.resources.seconds, keeper(folder, cluster),
+                  tuple(components(study)), data=own.known())
         queue = Queue(study.trials(observed), store.statuses, partial(work, study=study), workers.slots, structure,
                       study.lanes)
-        with SweepProgress(console, before.size, before.done) as progress:
+        progress.doing("starting workers")
 
-            def store_rows(rows: Rows) -> None:
-                lease.check()
-                own.compare(rows.tables["trials"].select(["config", "data"]).to_pylist())
-                store.commit(rows)
-                leftovers.tidy()
+        def store_rows(rows: Rows) -> None:
+            lease.check()
+            own.compare(rows.tables["trials"].select(["config", "data"]).to_pylist())
+            store.commit(rows)
+            leftovers.tidy()
 
-            def commit(rows: Rows) -> None:
-                patiently(partial(store_rows, rows), tell)
-                progress.came(rows.tables["trials"]["status"].to_pylist())
+        def commit(rows: Rows) -> None:
+            patiently(partial(store_rows, rows), tell)
+            progress.came(rows.tables["trials"]["status"].to_pylist())
 
-            def tick() -> None:
-                progress.tick(queue.seconds(before.pending_work - queue.work_done))
+        def tick() -> None:
+            progress.tick(queue.seconds(before.pending_work - queue.work_done), sweep.training)
 
-            sweep = Sweep(queue, job, workers, commit, tick, tell)
-            sweep.run()
-            for why, count in queue.alone.most_common():
-                console.print(f"{count:,} trials were trained one by one: {why}", highlight=False, markup=False)
-            leftovers.remove()
-    return sweep.interrupted
+        sweep = Sweep(queue, job, workers, commit, tick, tell, signals)
+        sweep.run()
+        for why, count in queue.alone.most_common():
+            console.print(f"{count:,} trials were trained one by one: {why}", highlight=False, markup=False)
+        leftovers.remove()
+    return signals.caught
 
 
 @contextlib.contextmanager
-def _meanwhile(connect: Connect) -> Iterator[Future[Connection]]:
+def _meanwhile(connection: AbstractContextManager[Connection]) -> Iterator[Future[Connection]]:
     """Connect in a thread of its own: Ray takes three seconds to start, and one to be imported."""
     # The thread ends last: Ray's processes are killed when the thread that started them is gone, and a driver whose Ray
     # went before it waits twelve seconds for it.
     with ThreadPoolExecutor(1) as thread, contextlib.ExitStack() as stack:
-        connected = thread.submit(lambda: stack.enter_context(connect()))
+        connected = thread.submit(stack.enter_context, connection)
         try:
             yield connected
         finally:

@@ -1,13 +1,9 @@
-"""A run that is told to stop: by a signal, and how its workers hear of it."""
+"""How the workers of a run hear that it is to stop."""
 
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 import time
-from types import FrameType
-from typing import Any
 
 from ray.experimental import internal_kv
 
@@ -40,26 +36,3 @@ class Asked:
 
 def _key(run: str) -> str:
     return f"phasesweep-stop-{run}"
-
-
-class Signals:
-    """In a ``with`` block, SIGINT and SIGTERM are kept in ``caught``; a second one is a KeyboardInterrupt."""
-
-    def __init__(self) -> None:
-        self.caught: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.caught is not None:
-            raise KeyboardInterrupt
-        self.caught = signal.Signals(number)

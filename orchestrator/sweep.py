@@ -7,35 +7,24 @@ files go to a temporary folder that is thrown away.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pickle
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Read by ray.tune when it is imported: no files per trial, no reporter, no saving of its state, which would keep a copy
-# of every trial, no counting of the cluster's cores, which would not return where it is gone, and Ctrl-C is ours.
-os.environ.update({
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_STATE_REFRESH_PERIOD": "31536000",
-    "TUNE_GLOBAL_CHECKPOINT_S": "31536000", "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0"})
-
-from ray import tune
 from ray.exceptions import ActorUnavailableError
-from ray.tune.progress_reporter import TrialProgressCallback
-from ray.tune.search import Searcher
 
 from cluster.errors import ClusterError
+from cluster.scratch import scratch
+from orchestrator.losses import kills, why
 from orchestrator.placement import Scheduler, Workers
 from orchestrator.presence import GONE, Presence
 from orchestrator.queue import Pack, Queue
-from orchestrator.stopping import Signals, say
+from orchestrator.signals import Signals
+from orchestrator.stopping import say
 from orchestrator.time_limit import too_long
+from orchestrator.tuning import Feed, Harvest, Stop, tune
 from orchestrator.worker import Job, Worker, failed, trial_rows
 from trials.errors import UserError
 from trials.observer import Emitted
@@ -45,7 +34,6 @@ from trials.spec import TrialSpec
 COMMIT_SECONDS = 1.0  # a finished trial waits at most this long for its commit
 COMMIT_TRIALS = 2000  # and at most this many wait together
 GRACE_SECONDS = 25.0  # workers that are told to stop may take this long: Slurm and Kubernetes kill after 30 s
-DIED = "WorkerLost: the worker process died; out of memory?"
 
 
 class _Leave(BaseException):
@@ -53,19 +41,20 @@ class _Leave(BaseException):
 
 
 class Sweep:
-    """One run of a queue by ``workers``. ``commit`` stores rows; ``tick`` is called many times a second, and
-    ``tell`` with a line for the user.
+    """One run of a queue by ``workers``, to be stopped by ``signals``. ``commit`` stores rows; ``tick`` is called many
+    times a second, and ``tell`` with a line for the user.
 
     ``failure`` holds a UserError that ended the run: a full disk, a lost lease.
     """
 
     def __init__(self, queue: Queue, job: Job, workers: Workers, commit: Callable[[Rows], None],
-                 tick: Callable[[], None], tell: Callable[[str], None]) -> None:
+                 tick: Callable[[], None], tell: Callable[[str], None], signals: Signals) -> None:
         self.queue, self.job, self.workers = queue, job, workers
         self._commit, self._tick, self._tell = commit, tick, tell
         self.failure: UserError | None = None
-        self._signals, self._presence = Signals(), Presence()
+        self._signals, self._presence = signals, Presence()
         self._running: dict[int, tuple[float, frozenset[str]]] = {}  # since when, and the nodes alive then, by pack
+        self._oom_kills = kills()
         self._told: float | None = None  # when the workers were told to stop
         self._pending: list[Rows] = []
         self._pending_trials, self._oldest = 0, 0.0
@@ -74,6 +63,11 @@ class Sweep:
     def interrupted(self) -> signal.Signals | None:
         """The signal that ended the run, if one did."""
         return self._signals.caught
+
+    @property
+    def training(self) -> bool:
+        """Whether a worker has a pack."""
+        return bool(self._running)
 
     @property
     def stopping(self) -> bool:
@@ -90,22 +84,20 @@ class Sweep:
 
         Raises UserError where the store cannot be written or is no longer ours, and ClusterError where Ray is gone.
         """
-        scratch, gone = tempfile.mkdtemp(prefix="phasesweep-tune-"), False
-        trainable = tune.with_parameters(Worker, job=self.job)
+        gone, trainable = False, tune.with_parameters(Worker, job=self.job)
         try:
-            with self._signals, self._presence:
+            with scratch() as folder, self._presence:
                 # What Tuner.fit() calls; but that would move the driver to the cluster where we connect as a client.
-                tune.run(trainable, name="sweep", storage_path=scratch, verbose=0, num_samples=-1, reuse_actors=True,
-                         search_alg=_Feed(self), scheduler=Scheduler(self.workers), callbacks=[_Harvest(self)],
-                         stop=_Stop(self), max_failures=0, raise_on_failed_trial=False, _remote=False)
+                tune.run(trainable, name="sweep", storage_path=str(folder), verbose=0, num_samples=-1,
+                         reuse_actors=True, search_alg=Feed(self), scheduler=Scheduler(self.workers),
+                         callbacks=[Harvest(self)], stop=Stop(self), max_failures=0, raise_on_failed_trial=False,
+                         _remote=False)
         except _Leave:
             gone = self._presence.lost
         except Exception:  # what Ray raises where it is gone is of many kinds
             if self._presence.look() and not self._presence.lost:
                 raise
             gone = True
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
         self.flush()
         if self.failure is not None:
             raise self.failure
@@ -136,9 +128,10 @@ class Sweep:
         since, nodes = self._running.pop(pack.number, (time.monotonic(), frozenset[str]()))
         seconds, left = time.monotonic() - since, self.queue.ended(pack.number)
         if left and not self.stopping:
-            self._lost(pack, left, seconds, self._left(nodes, error))
+            self._lost(pack, left, seconds, self._left(nodes, error), error)
 
-    def _lost(self, pack: Pack, left: Mapping[str, TrialSpec], seconds: float, node_left: bool) -> None:
+    def _lost(self, pack: Pack, left: Mapping[str, TrialSpec], seconds: float, node_left: bool,
+              error: BaseException | None) -> None:
         """Try the trials that are ``left`` of a pack again, where they are not to blame too often."""
         # Which trial of a pack killed its worker is not known; each gets a worker of its own, where it counts.
         to_blame = len(pack.specs) == 1 and not node_left
@@ -148,7 +141,8 @@ class Sweep:
             if attempts <= self.job.retries and not past_limit:
                 self.queue.again(spec, attempts)
                 continue
-            emitted = Emitted(failed(too_long(self.job.seconds) if past_limit else DIED, seconds))
+            reason = too_long(self.job.seconds) if past_limit else why(error, self._oom_kills)
+            emitted = Emitted(failed(reason, seconds))
             self._hold(Rows.build(self.job.schemas, trial_rows(spec, emitted, attempts, self.job, pack.device)))
 
     def _left(self, nodes: frozenset[str], error: BaseException | None) -> bool:
@@ -189,72 +183,3 @@ class Sweep:
             self._oldest = time.monotonic()
         self._pending.append(rows)
         self._pending_trials += len(rows.ids)
-
-
-class _Feed(Searcher):
-    """Hands the queue's packs to Tune as its trials."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        super().__init__(metric="seconds", mode="max")
-        self._sweep = sweep
-
-    def suggest(self, trial_id: str) -> Any:
-        self._sweep.beat()  # while nothing runs Tune does nothing but ask
-        pack = None if self._sweep.stopping else self._sweep.queue.next_pack()
-        if pack is not None:
-            return {"pack": pack}
-        # An adaptive design looks at what is committed, so nothing may be held back when it is asked.
-        self._sweep.flush()
-        done = self._sweep.stopping or self._sweep.queue.finished
-        return Searcher.FINISHED if done else None
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the callback hears of it with more detail."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the store is the only truth."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing."""
-
-    def get_state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-
-class _Harvest(TrialProgressCallback):  # in place of Tune's own, which keeps every trial
-    """Takes rows out of Tune's results before Tune keeps them, and hears of dead workers."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        self._sweep = sweep
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
-                        **info: Any) -> None:
-        if "rows" in result:
-            self._sweep.received(trial.config["pack"], result)
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._sweep.began(trial.config["pack"])
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._sweep.ended(trial.config["pack"])
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        error: BaseException | None = None
-        with contextlib.suppress(Exception), open(trial.pickled_error_file, "rb") as file:  # Tune's, in our folder
-            error = pickle.load(file)
-        self._sweep.ended(trial.config["pack"], error)
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._sweep.beat()
-
-
-class _Stop(tune.Stopper):
-    def __init__(self, sweep: Sweep) -> None:
-        self._sweep = sweep
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self._sweep.idle

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
 import platform
+import signal
 import time
 import uuid
 from collections import Counter
@@ -20,10 +22,12 @@ from ray import tune
 from cluster import local_cpus
 from orchestrator.checkpoints import FolderCheckpoints, Kept
 from orchestrator.distant import Distant
+from orchestrator.exits import no_exit
 from orchestrator.folder import Folder
 from orchestrator.lane_count import choose
 from orchestrator.queue import Pack
 from orchestrator.stopping import Asked
+from orchestrator.streams import keep_open, remember
 from orchestrator.time_limit import TimeUp, time_limit, too_long, within
 from orchestrator.version import VERSION
 from trials import usercode
@@ -48,8 +52,8 @@ class Job:
     """What every pack of one run has in common; sent to a worker once.
 
     ``seconds`` are what a trial may take, 0 for any time; ``keeper`` keeps checkpoints for nodes that do not see the
-    results; ``run`` is what this run is called where it is told to stop; ``data`` are the fingerprints of the data that
-    the user's tasks gave in the driver.
+    results; ``components`` are the study's tasks and models; ``run`` is what this run is called where it is told to
+    stop; ``data`` are the fingerprints of the data that the user's tasks gave in the driver.
     """
 
     measure: Measure
@@ -65,6 +69,7 @@ class Job:
     code: str | None
     seconds: float
     keeper: Any = None
+    components: tuple[str, ...] = ()
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
     data: Mapping[str, str] = field(default_factory=dict)
 
@@ -82,15 +87,22 @@ class Worker(tune.Trainable):
     def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]
         """Called once a process: its imports and its data stay from pack to pack."""
         self.job = job
+        # Ray's own would raise SystemExit in whatever runs just now, which would be a trial's failure.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         usercode.search_in(job.folder)
         own.expect(job.data)
+        remember()
+        self._go_home()
+        for name in filter(usercode.is_usercode, job.components):  # which may register knobs that trials name
+            # What is wrong with it is said by the trials that cannot do without it.
+            with no_exit(), contextlib.suppress(UserError, TimeUp), time_limit(job.seconds):
+                usercode.load(name, name)
         torch.set_num_threads(max(1, min(int(job.cpus), local_cpus())))  # a node may say that it has more than it has
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next pack in the same process."""
-        if os.path.isdir(self.job.cwd):  # Tune goes to a folder of its own; user code is to see the driver's
-            os.chdir(self.job.cwd)
+        self._go_home()
         self.pack: Pack = new_config["pack"]
         stamp = json.dumps([self.job.measure.json, self.job.code, VERSION])
         # A look counts for all packs to come, but those with a trial that another process has had in training since.
@@ -101,6 +113,10 @@ class Worker(tune.Trainable):
         self.alone: Counter[str] = Counter()  # trials that could not be trained side by side, by the reason
         return True
 
+    def _go_home(self) -> None:
+        if os.path.isdir(self.job.cwd):  # Tune goes to a folder of its own; user code is to see the driver's
+            os.chdir(self.job.cwd)
+
     def step(self) -> dict[str, Any]:
         """Train for at least FLUSH_SECONDS, or to the end of the pack, or until the run is told to stop."""
         self.config = {}  # Tune sends it back with every result, and the driver would keep all packs to the end
@@ -109,16 +125,16 @@ class Worker(tune.Trainable):
         ids: list[str] = []
         self.alone.clear()
         done, wrong = True, ""
+        keep_open()
         try:
-            for spec, emitted, attempts in self.results:
-                ids.append(spec.trial_id)
-                for table, found in trial_rows(spec, emitted, attempts, self.job, self.pack.device).items():
-                    rows[table] += found
-                if time.perf_counter() - began > FLUSH_SECONDS:
-                    done = False
-                    break
-        except Stopped:
-            pass
+            with no_exit(), contextlib.suppress(Stopped):
+                for spec, emitted, attempts in self.results:
+                    ids.append(spec.trial_id)
+                    for table, found in trial_rows(spec, emitted, attempts, self.job, self.pack.device).items():
+                        rows[table] += found
+                    if time.perf_counter() - began > FLUSH_SECONDS:
+                        done = False
+                        break
         except own.Changed as error:
             wrong = str(error)
         return {"rows": Rows.build(self.job.schemas, rows).to_bytes(), "ids": ids,
@@ -184,6 +200,7 @@ class Worker(tune.Trainable):
 
     def _alone(self, spec: TrialSpec) -> tuple[Emitted, int]:
         """Train one trial, with its retries."""
+        keep_open()
         began = time.perf_counter()
         attempts = self.pack.attempts[spec.trial_id]
         while True:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +30,14 @@ def _same_folder() -> Iterator[None]:
     there = os.getcwd()
     os.chdir(here)
     assert there == here
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose name leaves room for those of sockets."""
+    folder = tempfile.mkdtemp(dir="/tmp")
+    yield Path(folder)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -25,8 +25,8 @@ OFTEN = [sys.executable, "-c", "import sys; from orchestrator import checkpoints
 
 def start(*words: object, command: Sequence[str] = COMMAND,
           environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """``phasesweep WORDS`` in a process of its own."""
-    return subprocess.Popen([*command, *map(str, words)], text=True, stdin=subprocess.DEVNULL,
+    """``phasesweep WORDS`` in a process and a session of its own."""
+    return subprocess.Popen([*command, *map(str, words)], text=True, stdin=subprocess.DEVNULL, start_new_session=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(environment or {})})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import os
 import signal
 import time
@@ -44,6 +46,28 @@ def left_after(seconds: float, processes: list[Process]) -> list[str]:
     while (left := [process.command for process in processes if process.alive]) and time.monotonic() < until:
         time.sleep(0.1)
     return left
+
+
+def listens(pid: int) -> list[str]:
+    """The addresses at which a process listens to TCP."""
+    sockets = set()
+    for path in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            sockets.add(os.readlink(path))
+    found = []
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+        except OSError:  # it has ended
+            continue
+        for line in lines:
+            _, local, _, state, *rest = line.split()
+            if state == "0A" and f"socket:[{rest[5]}]" in sockets:
+                host = local.partition(":")[0]
+                words = [bytes.fromhex(host[at:at + 8])[::-1] for at in range(0, len(host), 8)]
+                address = ipaddress.ip_address(b"".join(words))
+                found.append(str(getattr(address, "ipv4_mapped", None) or address))
+    return found
 
 
 def _look(pid: int) -> Process | None:

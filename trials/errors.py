@@ -17,6 +17,9 @@ _LIBRARIES = ("<", *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "p
 # A terminal would obey an escape sequence in a question, an axis value or a reason; tabs and ends of lines may stay.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
+# What a URI names before the host: a user and password, or the keys of an object store.
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s@?]+@")
+
 
 class UserError(Exception):
     """Something the user wrote or has is wrong. The message is one line: where, what was expected, how to mend it.
@@ -30,7 +33,12 @@ def describe(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)] or frames[-1:]
     place = f" ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs and theirs[-1].filename[0] != "<" else ""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500] + place
+    return without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))[:500] + place
+
+
+def without_secrets(text: str) -> str:
+    """The text with the credentials of its URIs left out: for whatever is printed or written."""
+    return _CREDENTIALS.sub("***@", text)
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

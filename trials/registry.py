@@ -28,9 +28,11 @@ class Registry(Generic[T]):
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         def add(cls: type[T]) -> type[T]:
-            if name in self._classes:
+            old = self._classes.get(name, cls)
+            if (old.__module__, old.__qualname__) != (cls.__module__, cls.__qualname__):  # not imported anew
                 raise ValueError(f"two {self.kind}s are called {name!r}")
             self._classes[name] = cls
+            self.__dict__.pop("classes", None)  # of the user's own code, which may come after the first look-up
             return cls
         return add
 

@@ -99,7 +99,8 @@ def test_trials_that_use_up_memory_fail_by_themselves(bad: Path, cli: Cli, tmp_p
     assert "not finite before any training" in trials.loc["nan", "reason"]
     reason = trials.loc["greedy", "reason"]
     assert "memory" in reason and "m.py" in reason and "\n" not in reason
-    assert trials.loc["killed", "reason"] == "WorkerLost: the worker process died; out of memory?"
+    assert trials.loc["killed", "reason"] == \
+        "WorkerLost: the worker process was killed from outside, or ended without a word"
     assert "bad: 1 completed, 3 failed" in done.stdout
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -52,7 +53,7 @@ for fails in (False, True):
     print("left", flush=True)
     sys.stdin.readline()
 """
-# They ask the head, which is gone, for a minute before they give up; they hold no port, core or memory of note.
+# They ask the head, which is gone, for a minute before they give up; they hold no core or memory of note.
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
@@ -100,6 +101,9 @@ def test_leaving_stops_everything_also_after_an_error() -> None:
         assert process.stdout is not None and process.stderr is not None
         for _ in ("returns", "raises"):
             running = come_up(process)
+            hosts = [host for pid in (process.pid, *(one.pid for one in running)) for host in processes.listens(pid)]
+            assert len(hosts) > 4 and set(hosts) == {"127.0.0.1"}
+            assert all(os.getsid(one.pid) != os.getsid(process.pid) for one in running)  # no signal of our terminal
             go_on(process)
             assert process.stdout.readline() == "left\n"
             assert processes.left_after(20, running) == []
@@ -134,6 +138,20 @@ def test_a_ray_that_does_not_come_up_is_one_line(monkeypatch: pytest.MonkeyPatch
     message = str(caught.value)
     assert re.fullmatch(r"Ray on this machine: the first of many lines x{100,300}; its logs are in /\S+", message)
     assert os.getcwd() == before
+
+
+@pytest.mark.parametrize(("limits", "now"), [((256, 4096), 1024), ((256, -1), 1024), ((2048, 4096), 2048),
+                                            ((64, 512), None), ((2000, 2000), 2000)])
+def test_it_may_open_enough_files(limits: tuple[int, int], now: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to = [limits]
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda which, to: set_to.append(to))
+    if now is None:
+        with pytest.raises(cluster.ClusterError, match=r"may open 64 files here, .* `ulimit -n 1024`"):
+            cluster.local()
+    else:
+        cluster.local()
+        assert set_to[-1] == (now, limits[1])
 
 
 @pytest.mark.parametrize(("files", "expected"), [

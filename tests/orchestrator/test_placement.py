@@ -185,7 +185,7 @@ class Watched(sweep.Sweep):
         super().ended(pack, error)
         self.lost, self.ended_packs = self.lost + (error is not None), self.ended_packs + 1
 
-class Harvest(sweep._Harvest):
+class Harvest(sweep.Harvest):
     def on_step_end(self, iteration, trials, **info):
         super().on_step_end(iteration, trials, **info)
         self._sweep.most = max(self._sweep.most, len(trials))
@@ -195,10 +195,10 @@ def go(name):
     outcome = run.run(study, os.path.join(folder, name), lambda: connection, Console(file=sys.stderr))
     return outcome.survey.finished
 
-plain = sweep.Worker, sweep.Sweep, sweep._Harvest
-sweep.Worker, sweep.Sweep, sweep._Harvest = Gated, Watched, Harvest
+plain = sweep.Worker, sweep.Sweep, sweep.Harvest
+sweep.Worker, sweep.Sweep, sweep.Harvest = Gated, Watched, Harvest
 said["finished"] = go("disturbed")
-sweep.Worker, sweep.Sweep, sweep._Harvest = plain
+sweep.Worker, sweep.Sweep, sweep.Harvest = plain
 said["undisturbed"] = go("undisturbed")
 print(json.dumps(said))
 ray.shutdown()

@@ -15,7 +15,8 @@ from orchestrator import presence
 from orchestrator.placement import Workers
 from orchestrator.presence import Presence
 from orchestrator.queue import Queue
-from orchestrator.sweep import DIED, Sweep, _Leave
+from orchestrator.signals import Signals
+from orchestrator.sweep import Sweep, _Leave
 from orchestrator.worker import Job
 from trials.measure import Measure
 from trials.records import Rows, schemas
@@ -50,7 +51,7 @@ def sweep_of(specs: list[TrialSpec], given: Job, nodes: Nodes, monkeypatch: pyte
 
     def commit(some: Rows) -> None:
         rows.extend(some.tables["trials"].to_pylist())
-    return Sweep(queue, given, cast(Workers, None), commit, lambda: None, print), rows
+    return Sweep(queue, given, cast(Workers, None), commit, lambda: None, print, Signals()), rows
 
 
 def lose(sweep: Sweep, error: BaseException, seconds: float = 0.0) -> None:
@@ -69,7 +70,8 @@ def test_a_worker_that_dies_alone_counts(tmp_path: Path, monkeypatch: pytest.Mon
     lose(sweep, ActorDiedError())
     assert not rows and not sweep.queue.finished
     lose(sweep, ActorDiedError())
-    assert [(row["status"], row["reason"], row["attempts"]) for row in rows] == [("failed", DIED, 2)]
+    assert [(row["status"], row["attempts"]) for row in rows] == [("failed", 2)]
+    assert rows[0]["reason"].startswith("WorkerLost: ")
     assert sweep.queue.finished
 
 

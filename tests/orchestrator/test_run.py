@@ -31,7 +31,7 @@ def connecting(seen: list[bool], before: Callable[[], object] = lambda: None) ->
 
 def test_what_was_connected_is_left_before_the_thread_that_connected_ends() -> None:
     seen: list[bool] = []
-    with _meanwhile(connecting(seen)) as connected:
+    with _meanwhile(connecting(seen)()) as connected:
         assert connected.result() is CONNECTION and seen == []
     assert seen == [True]
 
@@ -39,7 +39,7 @@ def test_what_was_connected_is_left_before_the_thread_that_connected_ends() -> N
 def test_an_interrupt_while_connecting_leaves_what_comes_up() -> None:
     seen: list[bool] = []
     goes_on = threading.Event()
-    with pytest.raises(KeyboardInterrupt), _meanwhile(connecting(seen, goes_on.wait)):
+    with pytest.raises(KeyboardInterrupt), _meanwhile(connecting(seen, goes_on.wait)()):
         threading.Timer(0.2, goes_on.set).start()
         raise KeyboardInterrupt
     assert seen == [True]
@@ -48,5 +48,5 @@ def test_an_interrupt_while_connecting_leaves_what_comes_up() -> None:
 def test_an_error_in_connecting_is_that_of_its_result() -> None:
     def fails() -> None:
         raise ValueError("no")
-    with pytest.raises(ValueError, match="no"), _meanwhile(connecting([], fails)) as connected:
+    with pytest.raises(ValueError, match="no"), _meanwhile(connecting([], fails)()) as connected:
         connected.result()

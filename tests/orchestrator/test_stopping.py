@@ -21,7 +21,8 @@ from orchestrator import stopping, worker
 from orchestrator.checkpoints import FolderCheckpoints
 from orchestrator.folder import Folder
 from orchestrator.queue import Pack
-from orchestrator.stopping import Asked, Signals
+from orchestrator.signals import Signals
+from orchestrator.stopping import Asked
 from orchestrator.worker import Job, Worker
 from trials.checkpoint import Stopped
 from trials.measure import Measure
@@ -99,12 +100,16 @@ def start(tmp_path: Path) -> Iterator[Start]:
             driver.kill()
 
 
-@pytest.mark.parametrize("pack", ["off", "2"])  # of three trials on two workers: one begins late, or waits for a lane
-def test_sigterm_saves_what_is_in_training_and_it_goes_on(
-        pack: str, study: Path, start: Start, undisturbed: Path, cli: Cli, stored: Tables, tmp_path: Path) -> None:
-    results, driver = tmp_path / "results", start(study, f"pack={pack}", before="checkpoints.SECONDS = 0.5")
+# Of three trials on two workers one begins late, or waits for a lane. Both signals go to all that are in the session,
+# as those of `timeout` and of a terminal that is closed do.
+@pytest.mark.parametrize(("pack", "number"), [("off", signal.SIGTERM), ("2", signal.SIGHUP)])
+def test_a_signal_saves_what_is_in_training_and_it_goes_on(
+        pack: str, number: signal.Signals, study: Path, start: Start, undisturbed: Path, cli: Cli, stored: Tables,
+        tmp_path: Path) -> None:
+    results, driver = tmp_path / "results", start(study, f"pack={pack}", before="import signal; "
+                            "signal.signal(signal.SIGHUP, signal.SIG_DFL); checkpoints.SECONDS = 0.5")
     before = driving.wait(lambda: driving.kept(results), driver, 150)
-    driver.terminate()
+    os.killpg(driver.pid, number)
     said = "".join(driving.ended(driver, 130, 120))
     assert "stopping: trials in training are saved (again to stop at once)" in said
     assert "interrupted; the same command continues" in said and "failed" not in said
@@ -132,6 +137,26 @@ def test_workers_that_do_not_answer_are_not_waited_for(
         driver.terminate()
     driving.ended(driver, 130, 120)
     assert processes.left_after(60.0, below) == []
+
+
+def test_one_that_comes_while_ray_starts_says_what_is_kept(study: Path, start: Start, tmp_path: Path) -> None:
+    driver = start(study, before="pass")
+    assert driver.stdout is not None
+    said = [driver.stdout.readline() for _ in range(2)]
+    assert said == ["long: 3 of 3 trials to run\n", "trials 0/3 · starting Ray\n"]
+    driver.send_signal(signal.SIGINT)
+    out, err = driving.ended(driver, 130, 150)
+    assert out.endswith("long: 3 still to run\ninterrupted; the same command continues\n") and err == ""
+
+
+def test_nohup_keeps_what_it_wants() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signals.caught is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_signal_interrupts_and_then_all_is_as_before() -> None:
