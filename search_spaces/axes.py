@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trials.errors import UserError, did_you_mean
-from trials.fields import check, check_free, choice, count, declared, is_number
+from trials.fields import LARGEST, check, check_free, choice, count, declared, is_number
 from trials.spec import Path
 
 Field = dataclasses.Field[Any]
@@ -170,7 +170,8 @@ def distinct(values: Sequence[Any], place: str) -> tuple[Any, ...]:
 def _only(form: Mapping[str, Any], allowed: set[str], place: str) -> None:
     extra = sorted(set(form) - allowed)
     if extra:
-        raise UserError(f"{place}: give either {', '.join(sorted(allowed))} or {', '.join(extra)}, not both")
+        raise UserError(f"{place}: give either {', '.join(sorted(allowed))} or {', '.join(extra)}, not both; "
+                        "listed values stand as they are, on any scale")
 
 
 def _values(fields: Sequence[Field | None], values: Any, place: str) -> tuple[Any, ...]:
@@ -187,12 +188,18 @@ def _checked(fields: Sequence[Field | None], value: Any, place: str) -> Any:
 
 
 def _one_kind(values: list[Any], place: str) -> list[Any]:
-    """Values of one type, for parameters of user code: whole numbers among others become floats."""
-    kinds = {type(value) for value in values}
-    if kinds == {int, float}:
-        return [float(value) for value in values]
-    if len(kinds) > 1:
-        raise UserError(f"{place}: expected values of one type, got {' and '.join(sorted(k.__name__ for k in kinds))}")
+    """Values of one type, for parameters of user code: of 4 and 8.0 both are whole numbers, of 4 and 8.5 neither."""
+    first: dict[type, Any] = {}
+    for value in values:
+        first.setdefault(type(value), value)
+    if first.keys() == {int, float}:
+        number = int if all(value == int(value) and abs(value) <= LARGEST for value in values) else float
+        return [number(value) for value in values]
+    if type(None) in first:
+        raise UserError(f"{place}[{values.index(None)}]: null cannot be swept; give a value that your code takes for "
+                        "none of it, such as 0")
+    if len(first) > 1:
+        raise UserError(f"{place}: expected values of one type, got {' and '.join(map(repr, first.values()))}")
     return values
 
 
@@ -210,7 +217,8 @@ def _range(path: Path, fields: Sequence[Field | None], form: Mapping[str, Any], 
     if low >= high:
         raise UserError(f"{place}: expected low below high, got low {low:g} and high {high:g}")
     if log and low <= 0:
-        raise UserError(f"{place}.low: expected a number above 0 on a log scale, got {low:g}; or use scale: linear")
+        raise UserError(f"{place}.low: expected a number above 0 on a log scale, got {low:g}; list the "
+                        "values if 0 is among them, or use scale: linear")
     number = int if integer else float
     low, high = number(low), number(high)
     if "num" not in form:

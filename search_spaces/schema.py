@@ -14,6 +14,7 @@ from search_spaces.axes import expand, flatten
 from search_spaces.yaml_text import parse
 from trials.errors import UserError, did_you_mean
 from trials.fields import declared
+from trials.spec import elsewhere
 
 
 @dataclass
@@ -52,7 +53,7 @@ def merge(raw: Any, overrides: Sequence[str]) -> dict[str, Any]:
     if not isinstance(raw, Mapping):
         raise UserError(f"expected a mapping with the keys {', '.join(declared(Schema))}")
     for key in raw:
-        _check_top(key, key)
+        _check_top(key, key, raw.get("trial"))
     written: list[str] = []
     if isinstance(raw.get("space"), Mapping):
         written = [name for key, item in raw["space"].items() for name, _ in flatten(expand({key: item}))]
@@ -72,16 +73,17 @@ def merge(raw: Any, overrides: Sequence[str]) -> dict[str, Any]:
     return plain
 
 
-def _check_top(key: str, place: str) -> None:
+def _check_top(key: str, place: str, trial: Any) -> None:
     if key not in declared(Schema):
-        raise UserError(f"{place}: no such key; {did_you_mean(key, declared(Schema))}")
+        hint = "did you mean space.seed.replicates?" if key == "replicates" else elsewhere(key, trial)
+        raise UserError(f"{place}: no such key; {hint or did_you_mean(key, declared(Schema))}")
 
 
 def _override(config: DictConfig, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not _KEY.fullmatch(key):
         raise UserError(f"override {override!r}: expected key=value, for instance trial.optimizer.lr=0.1")
-    _check_top(re.split(r"[.\[]", key)[0], f"override {override!r}")
+    _check_top(re.split(r"[.\[]", key)[0], f"override {override!r}", OmegaConf.to_container(config.trial))
     try:
         value = parse(text)
     except UserError as error:

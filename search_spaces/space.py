@@ -88,6 +88,17 @@ class Substitution:
         return self([value if axis is chosen else axis.extremes[0] for axis in self._axes])
 
 
+    def components(self, axis: Axis) -> list[TrialSpec]:
+        """A trial for each value of a whole-component axis; none for other axes."""
+        whole = len(axis.path) == 1 and axis.path[0] in GROUPS
+        return [self.first(axis, value) for value in axis.extremes] if whole else []
+
+    @cached_property
+    def examples(self) -> list[TrialSpec]:
+        """Trials that have between them every column there is."""
+        return [self.first(), *(spec for axis in self._axes for spec in self.components(axis))]
+
+
 def _put(parts: dict[str, Any], path: Path, value: Any) -> None:
     """Set ``value`` at ``path``; mappings on the way are copied, for other trials share them."""
     for key in path[:-1]:

@@ -23,7 +23,7 @@ from trials import fields
 from trials.errors import UserError
 from trials.fields import check, choice, count, declared, real
 from trials.measure import Measure
-from trials.spec import GROUPS, TrialSpec, column, column_types, parse_trial
+from trials.spec import TrialSpec, column, column_types, columns_by_end, parse_trial
 
 Observe = Callable[[list[str]], list[Mapping[str, Any] | None]]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -87,7 +87,7 @@ class Study:
         for axis in self.axes:
             names.append(column(axis.path))
             flats: dict[str, list[dict[str, Any]]] = {}
-            for spec in self._components(axis):
+            for spec in self._substitute.components(axis):
                 flats.setdefault(getattr(spec, axis.path[0])["name"], []).append(spec.flat())
             for same_name in flats.values():
                 names += [name for name in same_name[0] if len({flat.get(name) for flat in same_name}) > 1]
@@ -97,7 +97,7 @@ class Study:
     def column_types(self) -> dict[str, pa.DataType]:
         """The Arrow type of each flat config column over all trials of the study."""
         types: dict[str, pa.DataType] = {}
-        for spec in [self._substitute.first(), *(spec for axis in self.axes for spec in self._components(axis))]:
+        for spec in self._substitute.examples:
             for name, kind in column_types(spec.flat()).items():
                 known = types.setdefault(name, kind)
                 if known != kind and {known, kind} != {pa.int64(), pa.float64()}:
@@ -108,16 +108,17 @@ class Study:
 
     @cached_property
     def claims(self) -> list[Claim]:
-        """What the results are to be asked, by the ``analysis:`` block. Raises UserError."""
-        return parse_claims(self.analysis, known_columns(self.column_types))
+        """What the results are to be asked; a column goes by its name or what ``space`` calls it. Raises UserError."""
+        names = {name: name for name in known_columns(self.column_types)}
+        return parse_claims(self.analysis, columns_by_end(self._substitute.examples) | names)
 
     def planned(self, name: str) -> tuple[Any, ...] | None:
         """The values of a config column over the trials; None where they are a range, or no trial has it."""
         for axis in self.axes:
-            if column(axis.path) == name and not self._components(axis):
+            if column(axis.path) == name and not self._substitute.components(axis):
                 return axis.values if isinstance(axis, Values) else None
-        specs = [self._substitute.first(), *(spec for axis in self.axes for spec in self._components(axis))]
-        return tuple(dict.fromkeys(flat[name] for flat in (spec.flat() for spec in specs) if name in flat)) or None
+        flats = [spec.flat() for spec in self._substitute.examples]
+        return tuple(dict.fromkeys(flat[name] for flat in flats if name in flat)) or None
 
     def check_claims(self) -> None:
         """Raise UserError for a claim about trials that this study does not have: it could never be decided."""
@@ -153,12 +154,6 @@ class Study:
     @cached_property
     def _substitute(self) -> Substitution:
         return Substitution(self.base, (*self.searched, Values(("seed",), self.seeds)))
-
-    def _components(self, axis: Axis) -> list[TrialSpec]:
-        """A trial for each value of a whole-component axis; none for other axes."""
-        if axis.path[0] not in GROUPS or len(axis.path) > 1:
-            return []
-        return [self._substitute.first(axis, value) for value in axis.extremes]
 
     def resolved(self) -> str:
         """The study as YAML with every default filled in; loading it gives the same trials."""
@@ -213,7 +208,7 @@ def parse_study(config: Mapping[str, Any], folder: Path) -> Study:
         lanes=_lanes(config["pack"]), folder=folder)
     design.check(study.searched)
     for axis in axes:
-        ids = [spec.trial_id for spec in study._components(axis)]
+        ids = [spec.trial_id for spec in study._substitute.components(axis)]
         for i, trial_id in enumerate(ids):
             if (first := ids.index(trial_id)) != i:
                 raise UserError(f"space.{axis.path[0]}.values[{i}]: the same as values[{first}] once the other axes "

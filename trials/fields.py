@@ -59,12 +59,15 @@ def is_number(value: Any) -> bool:
 
 
 def check_free(value: Any, place: str) -> Any:
-    """Return ``value``, a parameter of a user's own code; UserError for whole numbers that no table holds."""
-    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
-        check_free(item, place)
+    """Return ``value``, a parameter of a user's own code, with 0 for -0; UserError for whole numbers that no table
+    holds."""
+    if isinstance(value, Mapping):
+        return {key: check_free(item, place) for key, item in value.items()}
+    if isinstance(value, list):
+        return [check_free(item, place) for item in value]
     if isinstance(value, int) and abs(value) > LARGEST:
         raise UserError(f"{place}: expected whole numbers of at most 2^53 in size, got {value!r:.40}")
-    return value
+    return value + 0.0 if isinstance(value, float) else value
 
 
 def check(field: dataclasses.Field[Any], value: Any, place: str) -> Any:
@@ -84,9 +87,11 @@ def check(field: dataclasses.Field[Any], value: Any, place: str) -> Any:
     low, high = meta["low"], meta["high"]
     below = value <= low if meta.get("open_low") else value < low
     above = value >= high if meta.get("open_high") else value > high
+    if above and high == LARGEST:
+        raise UserError(f"{place}: expected a whole number of at most 2^53 = {LARGEST}, got {value!r}")
     if below or above:
         raise wrong
-    return kind(value)
+    return kind(value) + kind(0)  # so that -0.0 is 0.0, and not another trial
 
 
 def expectation(field: dataclasses.Field[Any]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -87,9 +88,12 @@ class TrialSpec:
 
     def flat(self) -> dict[str, Any]:
         """Every config value by column name; lists and mappings as JSON."""
-        parts = {part.name: getattr(self, part.name) for part in fields(self)}
         return {column(path): value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
-                for path, value in leaves(parts)}
+                for path, value in self.leaves()}
+
+    def leaves(self) -> Iterator[tuple[Path, Any]]:
+        """Every (path, config value)."""
+        return leaves({part.name: getattr(self, part.name) for part in fields(self)})
 
 
 def parse_trial(config: Mapping[str, Any], place: str = "trial") -> TrialSpec:
@@ -100,7 +104,7 @@ def parse_trial(config: Mapping[str, Any], place: str = "trial") -> TrialSpec:
     known = {*GROUPS, "knobs", "budget", *declared(Scalars)}
     for key in config:
         if key not in known:
-            raise UserError(f"{place}.{key}: no such key; {did_you_mean(key, known)}")
+            raise UserError(f"{place}.{key}: no such key; {elsewhere(key, config) or did_you_mean(key, known)}")
     config = {**config, "schedule": CONSTANT if config.get("schedule") is None else config["schedule"]}
     for key in (*GROUPS, "budget"):
         if config.get(key) is None:
@@ -152,6 +156,24 @@ def leaves(config: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, 
             yield (*above, key), value
 
 
+def elsewhere(key: str, trial: Any) -> str:
+    """``did you mean trial.optimizer.lr?`` if ``trial``, as a study writes it, has a place for ``key``; else empty."""
+    trial = trial if isinstance(trial, Mapping) else {}
+    found = [path for path, _ in leaves(trial) if len(path) > 1]
+    found += [(name,) for name in declared(Scalars)] + [("budget", name) for name in declared(Budget)]
+    for group, registry in GROUPS.items():
+        given = trial.get(group)
+        name = given.get("name") if isinstance(given, Mapping) else given
+        if isinstance(name, str) and usercode.is_usercode(name):
+            with suppress(UserError):  # another message than the one that is asked for
+                found += [(group, field) for field in usercode.parameters(name, name)[USER_ARGUMENTS.get(group, 0):]]
+        elif isinstance(name, str) and name in registry.classes:
+            found += [(group, field) for field in declared(registry.classes[name])]
+    found += [("knobs", name, field) for name, knob in KNOBS.classes.items() for field in declared(knob)]
+    places = dict.fromkeys(".".join(("trial", *path)) for path in found if path[-1] == key)
+    return f"did you mean {' or '.join(places)}?" if 0 < len(places) <= 4 else ""
+
+
 def column(path: Path) -> str:
     """The flat name of a config value: ``lr``, ``batch_size``, ``model_width``, ``dropout_p``, ``budget_epochs``."""
     if path[-1] == "name":
@@ -159,6 +181,15 @@ def column(path: Path) -> str:
     if path[0] == "optimizer":
         return path[-1]
     return "_".join(path[1:] if path[0] == "knobs" else path)
+
+
+def columns_by_end(specs: Iterable[TrialSpec]) -> dict[str, str]:
+    """The columns of the trials, by every end of their paths, dotted, that no path of another column has too."""
+    found: dict[str, set[str]] = {}
+    for path in {path for spec in specs for path, _ in spec.leaves()}:
+        for start in range(len(path)):
+            found.setdefault(".".join(path[start:]), set()).add(column(path))
+    return {end: columns.pop() for end, columns in found.items() if len(columns) == 1}
 
 
 def column_types(flat: Mapping[str, Any]) -> dict[str, pa.DataType]:

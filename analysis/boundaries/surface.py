@@ -9,7 +9,7 @@ Rows of one cluster share chance; by default those at one point (x, y).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -213,6 +213,8 @@ def _estimates(surface: Surface, log: tuple[bool, bool], level: float) -> dict[s
     steepness, low, high = fit.size(2, level)
     unit = 2.0 * float(np.log(9.0)) * sv
     estimates["width"] = Estimate(unit / steepness, unit / high, unit / low if low else np.inf, level)
+    if np.isinf(estimates["slope"].low):  # b2 may be 0, and each of these is a ratio to it: a number would be noise
+        estimates = {name: replace(estimate, value=np.nan) for name, estimate in estimates.items()}
     return {name: estimates[name] for name in NAMES if name in estimates}
 
 

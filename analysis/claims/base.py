@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -57,10 +57,10 @@ def setting(parse: Parse, **default: Any) -> Any:
 
 
 def column(value: Any, place: str, known: Collection[str]) -> str:
-    """A column of the results."""
+    """A column of the results; ``known`` may map other names that it goes by to its own."""
     if not isinstance(value, str) or value not in known:
         raise UserError(f"{place}: no column called {value!r}; {did_you_mean(value, known)}")
-    return value
+    return known[value] if isinstance(known, Mapping) else value
 
 
 def columns(value: Any, place: str, known: Collection[str]) -> tuple[str, ...]:
@@ -107,7 +107,9 @@ def _where(value: Any, place: str, known: Collection[str]) -> dict[str, tuple[An
         values = wanted if isinstance(wanted, list) else [wanted]
         if not values:
             raise UserError(f"{place}.{name}: expected at least one value, got none")
-        where[column(name, f"{place}.{name}", known)] = tuple(cell(one, f"{place}.{name}") for one in values)
+        if (called := column(name, f"{place}.{name}", known)) in where:
+            raise UserError(f"{place}.{name}: {called} is given twice; remove one")
+        where[called] = tuple(cell(one, f"{place}.{name}") for one in values)
     return where
 
 
@@ -118,9 +120,13 @@ def _expect(value: Any, place: str, known: Collection[str]) -> dict[str, Region]
 
 
 def region(value: Any, place: str) -> Region:
-    """Where a number is expected to lie: {above: x}, {below: x} or both."""
-    wrong = UserError(f"{place}: expected {{above: x}}, {{below: x}} or both, got {value!r}")
-    if not isinstance(value, Mapping) or not value or set(value) - {"above", "below"}:
+    """Where a number is expected to lie: {above: a}, {below: b}, both, or {between: [a, b]}."""
+    wrong = UserError(f"{place}: expected {{above: a}}, {{below: b}} or {{between: [a, b]}}, got {value!r}")
+    if not isinstance(value, Mapping):
+        raise wrong
+    if set(value) == {"between"} and isinstance(value["between"], list) and len(value["between"]) == 2:
+        value = dict(zip(("above", "below"), value["between"], strict=True))
+    if not value or set(value) - {"above", "below"}:
         raise wrong
     ends = {name: number(end, f"{place}.{name}", ()) for name, end in value.items()}
     found = Region(ends.get("above", -math.inf), ends.get("below", math.inf))
@@ -172,14 +178,14 @@ class Claim(ABC):
         return Verdict(self.claim, about, answer, estimates, expected, n, method, "; ".join(because), fit, rivals)
 
 
-def parse_claims(items: Sequence[Any], known: Iterable[str]) -> list[Claim]:
-    """The claims of an ``analysis:`` block; ``known`` are the columns that there will be.
+def parse_claims(items: Sequence[Any], known: Collection[str]) -> list[Claim]:
+    """The claims of an ``analysis:`` block; ``known`` are the columns that there will be, or map all their names to
+    them.
 
     Each item is a mapping with ``claim`` and one key that says what to fit (law, boundary ...). Raises UserError, which
     names the item, for anything else.
     """
-    names = frozenset(known)
-    return [_parse(item, f"analysis[{i}]", names) for i, item in enumerate(items)]
+    return [_parse(item, f"analysis[{i}]", known) for i, item in enumerate(items)]
 
 
 def _parse(item: Any, place: str, known: Collection[str]) -> Claim:

@@ -44,6 +44,10 @@ def refused(load: Callable[[], object]) -> str:
     ({"lr": {"values": 3}}, "space.lr.values", "expected a list, got 3"),
     ({"lr": [0.1, 0.2, 0.1]}, "space.lr.values[2]", "the same as values[0]"),
     ({"lr": [1, 1.0]}, "space.lr.values[1]", "the same as values[0]"),
+    ({"lr": [-0.0, 0.0]}, "space.lr.values[1]", "the same as values[0], 0.0"),
+    ({"batch_size": [2**53 + 1]}, "space.batch_size.values[0]", "most 2^53 = 9007199254740992, got 9007199254740993"),
+    ({"width": [1e300]}, "space.width.values[0]", "at most 2^53 = 9007199254740992, got 1e+300"),
+    ({"lr": {"values": [1], "scale": "log"}}, "space.lr", "listed values stand as they are, on any scale"),
     ({"lr": [0.1, 0.2, 0.3, "x"]}, "space.lr.values[3]", "expected a number of at least 0, got 'x'"),
     ({"lr": [-1]}, "space.lr.values[0]", "expected a number of at least 0"),
     ({"batch_size": [2.5]}, "space.batch_size.values[0]", "expected a whole number"),
@@ -92,6 +96,16 @@ def test_a_bad_space_is_one_line_with_key_and_fix(make: Make, space: dict[str, A
     assert message.split(": ")[1] == key, message
     assert message.split(": ")[0].endswith("s.yaml")
     assert fix in message
+
+
+@pytest.mark.parametrize(("override", "hint"), [
+    ("lr=1e-3", "trial.optimizer.lr"), ("trial.lr=1e-3", "trial.optimizer.lr"), ("width=8", "trial.model.width"),
+    ("trial.epochs=3", "trial.budget.epochs"), ("batch_size=8", "trial.batch_size"),
+    ("replicates=3", "space.seed.replicates"), ("trial.rho=1", "trial.knobs.sam.rho"),
+    ("p=0.1", "trial.knobs.dropout.p or trial.knobs.label_noise.p"),
+])
+def test_a_key_at_the_wrong_place_is_sent_to_its_own(make: Make, override: str, hint: str) -> None:
+    assert refused(lambda: make(override)).endswith(f"no such key; did you mean {hint}?")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 
 from search_spaces import Study, list_studies, load_study
 from trials.errors import UserError
+from trials.setup import build_network, load_data
 from trials.spec import TrialSpec
 
 Make = Callable[..., Study]
@@ -166,6 +167,35 @@ def test_parameters_of_user_code_are_axes_in_the_type_of_their_values(make: Make
     assert [spec.trial_id for spec in specs(load_study(str(again)))] == ids
 
 
+def test_whole_numbers_stay_whole_however_they_are_written(make: Make, tmp_path: Path) -> None:
+    study = user(make, tmp_path, {"width": [4, 8.0], "gain": [-0.0, 1.5]})
+    assert [repr(axis.form()["values"]) for axis in study.axes] == ["[4, 8]", "[0.0, 1.5]"]
+    for spec in specs(study):
+        build_network(spec, load_data(spec))
+
+
+def test_a_claim_names_a_column_as_space_does(make: Make, tmp_path: Path) -> None:
+    """By any end of its path that is its own; a measured column goes before."""
+    user(make, tmp_path, {"width": [4, 8]})
+
+    def over(name: str) -> tuple[Any, Any]:
+        claim = {"claim": "c", "trend": "train_loss", "over": name, "where": {name: 4},
+                 "expect": {"rank_correlation": {"between": [-1, 0]}}}
+        base = {"task": "digits", "model": {"name": "net.py:make", "width": 4, "gain": 1}, "optimizer": "sgd",
+                "budget": {"epochs": 1}, "knobs": {"dropout": {"p": 0.1}, "label_noise": {"p": 0.1}}}
+        [found] = make(trial=base, space={"width": [4, 8]}, analysis=[claim]).claims
+        return found.over, found.where  # type: ignore[attr-defined]
+
+    for name in ("width", "model.width", "model_width"):
+        assert over(name) == ("model_width", {"model_width": (4,)})
+    assert [over(name)[0] for name in ("dropout.p", "optimizer.lr", "split_seed")] == [
+        "dropout_p", "lr", "task_split_seed"]
+    assert over("epochs")[0] == "epochs"  # those taken
+    for name in ("p", "model.p", "epoch.s"):  # two knobs have it; none has
+        with pytest.raises(UserError, match=f"analysis\\[0\\].over: no column called '{name}'"):
+            over(name)
+
+
 def test_ranges_of_user_parameters(make: Make, tmp_path: Path) -> None:
     study = user(make, tmp_path, {"width": {"low": 2, "high": 8, "num": 3, "scale": "log"},
                                   "gain": {"low": 0.0, "high": 1, "num": 3}})
@@ -179,7 +209,10 @@ def test_user_and_built_in_models_in_one_axis(make: Make, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("space", "message"), [
-    ({"width": [4, "8"]}, "space.width.values: expected values of one type, got int and str"),
+    ({"width": [4, "8"]}, "space.width.values: expected values of one type, got 4 and '8'"),
+    ({"width": [4, None]}, "space.width.values[1]: null cannot be swept; give a value that your code takes for none"),
+    ({"width": [4, 4.0]}, "space.width.values[1]: the same as values[0], 4; remove one"),
+    ({"gain": [0.0, -0.0]}, "space.gain.values[1]: the same as values[0], 0.0; remove one"),
     ({"depth": [1]}, "space.depth: no such key in the trial"),
     ({"gain": {"low": "a", "high": 2}}, "space.gain.low: expected a number, got 'a'"),
     ({"model": ["net.py:make", {"name": "net.py:make", "width": "wide"}]}, "model_width is int64 in some trials and"),

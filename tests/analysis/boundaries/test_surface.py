@@ -121,6 +121,7 @@ def test_a_boundary_along_y_has_an_open_slope():
     found = fit(data.assign(diverged=data["batch_size"] > 64))
     assert (found.estimates["slope"].low, found.estimates["slope"].high) == (-np.inf, np.inf)
     assert "slope is open" in found.because
+    assert all(np.isnan(estimate.value) for estimate in found.estimates.values())  # each is a ratio to what may be 0
 
 
 def test_censored_rows_are_left_out_and_counted():

@@ -43,8 +43,10 @@ def without(item: dict[str, Any], key: str) -> dict[str, Any]:
     ({**POWER, "where": "layer == 'fc1'"}, "analysis[0].where", "expected a mapping of columns to values"),
     ({**POWER, "where": {"layr": "fc1"}}, "analysis[0].where.layr", "did you mean 'layer'"),
     ({**POWER, "expect": {"slope": {"above": 0}}}, "analysis[0].expect.slope", "not a number of this fit"),
-    ({**POWER, "expect": {"exponent": 1}}, "analysis[0].expect.exponent", "expected {above: x}"),
-    ({**POWER, "expect": {"exponent": {"above": 1, "below": 0}}}, "analysis[0].expect.exponent", "expected {above: x}"),
+    ({**POWER, "expect": {"exponent": 1}}, "analysis[0].expect.exponent", "expected {above: a}, {below: b} or {betw"),
+    ({**POWER, "expect": {"exponent": {"above": 1, "below": 0}}}, "analysis[0].expect.exponent", "expected {above: a}"),
+    ({**POWER, "expect": {"exponent": {"between": [1]}}}, "analysis[0].expect.exponent", "or {between: [a, b]}, got"),
+    ({**POWER, "expect": {"exponent": {"between": [1, 0]}}}, "analysis[0].expect.exponent", "or {between: [a, b]}"),
     ({**POWER, "expect": {"exponent": {"above": "0"}}}, "analysis[0].expect.exponent.above", "expected a number"),
     ({**POWER, "expect": {"exponent": {"above": math.nan}}}, "analysis[0].expect.exponent.above", "expected a number"),
     ({**POWER, "at": "start"}, "analysis[0].at", "expected end, {step: 1000} or {train_loss: 0.5}"),
@@ -97,7 +99,8 @@ def grown(study: Study, exponent: float = 0.5, noise: float = 0.02, seeds: int =
 @pytest.mark.parametrize(("expect", "answer"), [
     ({"exponent": {"above": 0.3}}, "holds"), ({"exponent": {"above": 0.45, "below": 0.55}}, "holds"),
     ({"exponent": {"above": 0.8}}, "fails"), ({"exponent": {"below": 0.5}}, "undecided"),
-    ({"exponent": {"above": 0.3}, "scale": {"above": 3}}, "fails")])
+    ({"exponent": {"above": 0.3}, "scale": {"above": 3}}, "fails"), ({"exponent": {"between": [0.45, 0.55]}}, "holds"),
+    ({"exponent": {"between": [0.6, 0.7]}}, "fails")])
 def test_a_planted_power_law(study: Study, expect: dict[str, Any], answer: str) -> None:
     [claim] = parse_claims([{**POWER, "expect": expect}], KNOWN)
     [verdict] = judge([claim], grown(study))
