@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from analysis.laws.walk import walk, walk_in_training
     from analysis.observe import observations
     from analysis.phases import Thresholds, label_phases, sensitivity
+    from analysis.selection import select
     from analysis.sql import query
     from analysis.studies import load_studies
     from analysis.tables import Tables, axes, load
@@ -70,6 +71,7 @@ _MODULES = {
     "tables": ("Tables", "axes", "load"),
     "observe": ("observations",),
     "phases": ("Thresholds", "label_phases", "sensitivity"),
+    "selection": ("select",),
     "sql": ("query",),
     "studies": ("load_studies",),
     "cells": ("format_table", "summary"),
@@ -80,9 +82,9 @@ __all__ = ["Claim", "Estimate", "Tables", "Thresholds", "Verdict", "agreement", 
            "compare", "crossover", "curves", "fit_boundary", "fit_broken", "fit_finite_size", "fit_grouped", "fit_law",
            "fit_optimum", "fit_scaling", "format_table", "headline_figure", "judge", "label_phases", "largest_stable",
            "law_figure", "level_set", "load", "load_studies", "observations", "optimum", "parallel_view", "phase_map",
-           "phases_figure", "query", "replicate_spread", "same_slope_test", "sensitivity", "slope_test",
-           "spectra_figure", "spectra_over_time", "summary", "summary_figure", "trend", "trend_figure", "walk",
-           "walk_figure", "walk_in_training"]
+           "phases_figure", "query", "replicate_spread", "same_slope_test", "select", "sensitivity",
+           "slope_test", "spectra_figure", "spectra_over_time", "summary", "summary_figure", "trend",
+           "trend_figure", "walk", "walk_figure", "walk_in_training"]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,25 +29,30 @@ from analysis.figures.style import (
     name_lines,
     sheet,
     short,
+    shorts,
     spans_decades,
 )
+from analysis.selection import Where, column_called, said, select
 from analysis.tables import Tables
 from trials.errors import UserError, did_you_mean
+from trials.spectra import GROUPS, METRICS
 
 # Without the yellow end, which is lost on white paper; each colour is lighter than the one before, in grey too.
 SEQUENTIAL = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.88, 256)))
 
 
-def curves(tables: Tables, metric: str, axis: str, layer: str | None = None) -> Figure:
+def curves(tables: Tables, metric: str, axis: str, layer: str | None = None, *, where: Where | None = None,
+           title: str | None = None) -> Figure:
     """``metric``, a number of the tables ``steps`` or ``layers``, over the steps of training; step 0 at the left edge.
 
     A line for each value of ``axis``: the mean over trials that differ in the seed alone, in a band from the least to
-    the largest of them. The other axes are held where most values are; the note says where. ``layer`` is the widest
-    hidden one by default. Raises UserError for an unknown metric, axis or layer, a layer for a metric that has none, a
-    metric that was not measured, and more than seven categories.
+    the largest of them; a point where there is one step only. The other axes are held at the values in ``where``
+    ({"lr": 0.1}), or else where most values are; the note says where. ``layer`` is the widest hidden one by default.
+    Raises UserError for an unknown metric, axis, layer or value, a layer for a metric that has none, a metric that was
+    not measured or is null throughout, and more than seven categories.
     """
-    if axis not in tables.axes:
-        raise UserError(f"{tables.place}: no axis called {axis!r}; {did_you_mean(axis, tables.axes)}")
+    tables = select(tables, where)
+    axis = column_called(axis, tables.axes, tables.place, "axis")
     rows, called = _measured(tables, metric, layer)
     trials = tables.trials[tables.trials["trial_id"].isin(rows["trial_id"])].dropna(subset=[axis])
     trials, held = pick(trials, axis, [other for other in cell_axes(tables) if other != axis], len(trials))
@@ -56,11 +61,12 @@ def curves(tables: Tables, metric: str, axis: str, layer: str | None = None) -> 
     numeric = is_numeric(values)
     if not numeric and len(values) > len(LINES):
         raise UserError(f"{tables.place}: {axis} has {len(values)} categories, of which {len(LINES)} can be told apart")
-    where = ", ".join(f"{label(name, unit=False)} {short(value)}" for name, value in held.items())
-    note = f"{tables.name}: {counts(trials)}{f' Only those with {where}.' if where else ''}"
+    note = f"{tables.name}: {counts(trials)}{said(held)}"
+    if rows.merge(trials[["trial_id"]])["step"].nunique() == 1:
+        note += " Measured at one step only; set that group of measure to log for curves."
     if trials[axis].duplicated().any():
         note += " Lines: means over seeds; bands: from the least to the largest."
-    title = f"{called.partition('  ')[0]} in training, by {label(axis, unit=False)}"
+    title = title or f"{called.partition('  ')[0]} in training, by {label(axis, unit=False)}"
     with sheet(1, 1, title, note) as (figure, (panel,)):
         panel.set(xlabel="optimizer steps", ylabel=called)
         panel.set_title("")
@@ -77,7 +83,7 @@ def curves(tables: Tables, metric: str, axis: str, layer: str | None = None) -> 
         if numeric:
             bar = figure.colorbar(colors, ax=panel, aspect=30, pad=0.03, label=label(axis))
             if len(values) <= 12:
-                bar.set_ticks(values.to_numpy(), labels=[short(value) for value in values])
+                bar.set_ticks(values.to_numpy(), labels=shorts(values))
                 bar.ax.yaxis.set_minor_locator(NullLocator())
         else:
             name_lines(figure, panel)
@@ -103,16 +109,27 @@ def _measured(tables: Tables, metric: str, layer: str | None) -> tuple[pd.DataFr
         if rows.empty:
             raise UserError(f"{tables.place}: no layer called {layer!r}; {did_you_mean(layer, set(known['layer']))}")
         called = named(f"{layer}.{metric}")
-    rows = rows[np.isfinite(rows[metric].astype(float))]
-    if rows.empty:
-        raise UserError(f"{tables.place}: {metric} was never measured; see the study's measure block")
-    return rows, called
+    found = rows[np.isfinite(rows[metric].astype(float))]
+    if found.empty:
+        raise UserError(f"{tables.place}: {metric} {_why_null(tables, table, metric, rows)}")
+    return found, called
+
+
+def _why_null(tables: Tables, table: str, metric: str, rows: pd.DataFrame) -> str:
+    """Why there is no number in ``rows``: it was not measured, or a gate let none pass."""
+    why = next((reason for group in GROUPS.values() if metric in {column.name for column in group.columns}
+                for reason in group.why.values()), None)
+    if table == "steps" or why is None or tables.table("layers", ["stable_rank"])["stable_rank"].isna().all():
+        return "was never measured; see the study's measure block"
+    raw = f"{metric}_raw" if f"{metric}_raw" in {column.name for column in METRICS} else ""
+    return f"is null in all {len(rows)} rows: {why}{f'; {raw} has the number without that test' if raw else ''}"
 
 
 def _line(panel: Axes, metric: pd.core.groupby.SeriesGroupBy, look: tuple[Any, str, str], name: str) -> None:
     """Mean and range over trials at each step."""
     color, marker, dash = look
     mean = metric.mean()
+    marker = marker or ("o" if len(mean) == 1 else "")  # a line through one point is not seen
     panel.fill_between(mean.index, metric.min(), metric.max(), color=color, alpha=0.2, linewidth=0)
     panel.plot(mean.index, mean, color=color, marker=marker, linestyle=dash, label=name, markeredgecolor="white",
                markeredgewidth=0.5)

@@ -28,28 +28,33 @@ from analysis.figures.style import (
     plain,
     sheet,
     short,
+    shorts,
     spans_decades,
 )
+from analysis.selection import Where, said, select
 from analysis.tables import Tables
 
 
-def summary_figure(tables: Tables, layers: Sequence[str] | None = None) -> Figure:
+def summary_figure(tables: Tables, layers: Sequence[str] | None = None, *, where: Where | None = None,
+                   title: str | None = None) -> Figure:
     """The study at one look, at the end of training.
 
     With one swept axis beside the seed: stable rank, MP soft rank and alpha of ``layers`` (by default all, at most the
     seven with the most eigenvalues), and accuracies (losses in a regression), each trial a faint dot, the means a line.
     With more: maps over the first two numeric axes of test accuracy (or loss), of the first of ``layers`` (by default
-    the widest) and of the fraction of trials that diverged. Raises UserError for a layer that no finished trial has.
+    the widest) and of the fraction of trials that diverged. ``where`` keeps trials by their values: {"lr": 0.1}. Raises
+    UserError for a layer that no finished trial has, and a value that no trial has.
     """
+    tables = select(tables, where)
     swept = [axis for axis in cell_axes(tables) if tables.trials[axis].nunique(dropna=False) > 1]
     if len(swept) < 2:
-        return _curves(tables, layers, swept[0] if swept else "study")
+        return _curves(tables, layers, swept[0] if swept else "study", said(where), title)
     numeric = [axis for axis in swept if is_numeric(tables.trials[axis])]
     x, y, *others = [*numeric, *(axis for axis in swept if axis not in numeric)]
-    return _maps(tables, layers and layers[:1], x, y, others)
+    return _maps(tables, layers and layers[:1], x, y, others, said(where), title)
 
 
-def _curves(tables: Tables, layers: Sequence[str] | None, axis: str) -> Figure:
+def _curves(tables: Tables, layers: Sequence[str] | None, axis: str, held: str, title: str | None) -> Figure:
     if layers is None:
         sizes = last_layers(tables, ()).groupby("layer", sort=False)["cols"].max()
         layers = [layer for layer in sizes.index if layer in sizes.nlargest(len(LINES)).index]
@@ -61,14 +66,14 @@ def _curves(tables: Tables, layers: Sequence[str] | None, axis: str) -> Figure:
     count = len(metrics) + 1
     columns = 2 if count == 4 else count
     numeric = is_numeric(trials[axis])
-    note = f"{counts(trials)} Small dots: single trials; {'lines' if numeric else 'large'}: their means."
+    title = title or f"{tables.name}: after training, by {label(axis, unit=False)}"
+    note = f"{counts(trials)}{held} Small dots: single trials; {'lines' if numeric else 'large'}: their means."
     if (trials["status"] == "diverged").any():
         note += " Crosses: some trials diverged."
     if layers:
         note += r" $\alpha$: only where the tail is a power law" + (
             "." if "alpha" in metrics else ", as none is here.")
-    with sheet(-(-count // columns), columns, f"{tables.name}: after training, by {label(axis, unit=False)}", note) as (
-            figure, panels):
+    with sheet(-(-count // columns), columns, title, note) as (figure, panels):
         *spectral, training = panels
         for panel, metric in zip(spectral, metrics, strict=True):
             for layer, look in zip(layers, LINES, strict=False):
@@ -138,14 +143,15 @@ def thinned(panel: Axes, ticks: np.ndarray) -> list[str]:
     characters = 14 * panel.bbox.width / panel.figure.dpi  # that fit side by side
     at = panel.transAxes.inverted().transform(panel.transData.transform(np.column_stack([ticks, ticks])))[:, 0]
     end, kept = -np.inf, []
-    for place, text in zip(at * characters, map(short, ticks), strict=True):
+    for place, text in zip(at * characters, shorts(ticks), strict=True):
         free = place - len(text) / 2 > end + 0.7
         kept.append(text if free else "")
         end = place + len(text) / 2 if free else end
     return kept
 
 
-def _maps(tables: Tables, layers: Sequence[str] | None, x: str, y: str, others: Sequence[str]) -> Figure:
+def _maps(tables: Tables, layers: Sequence[str] | None, x: str, y: str, others: Sequence[str], held: str,
+          title: str | None) -> Figure:
     trials, layers = ends(tables, layers)
     trials["diverged"] = (trials["status"] == "diverged").where(trials["status"] != "failed").astype(float)
     quantity = "test_accuracy" if trials["test_accuracy"].notna().any() else "test_loss"
@@ -157,11 +163,11 @@ def _maps(tables: Tables, layers: Sequence[str] | None, x: str, y: str, others: 
     if trials["diverged"].any() or not layers:
         panes["diverged"] = "fraction diverged"
     grid = 2 * len(trials[[x, y]].drop_duplicates()) >= trials[x].nunique() * trials[y].nunique()
-    note = f"{counts(trials)} {'Means over all trials of a cell' if grid else 'A point a trial'}"
+    note = f"{counts(trials)}{held} {'Means over all trials of a cell' if grid else 'A point a trial'}"
     if others:
-        note += f"; not shown: {', '.join(label(axis, unit=False) for axis in others)}"
+        note += f"{', pooled over' if grid else '; not shown:'} {', '.join(label(axis, unit=False) for axis in others)}"
     note += f". {'Hatched' if grid else 'Crosses'}: no trial finished." if trials[quantity].isna().any() else "."
-    title = f"{tables.name}: after training, by {label(x, unit=False)} and {label(y, unit=False)}"
+    title = title or f"{tables.name}: after training, by {label(x, unit=False)} and {label(y, unit=False)}"
     with sheet(1, len(panes), title, note) as (figure, panels):
         for panel, (column, shown) in zip(panels, panes.items(), strict=True):
             fraction = column == "diverged"
@@ -207,7 +213,7 @@ def _scatter(panel: Axes, trials: pd.DataFrame, x: str, y: str, column: str, **c
 def _tick(axis: Axis, values: pd.Index, most: int) -> None:
     """Name the rows or columns of a map, at most ``most`` of them."""
     stride = -(-len(values) // most)
-    axis.set_ticks(np.arange(0, len(values), stride) + 0.5, labels=[short(value) for value in values[::stride]])
+    axis.set_ticks(np.arange(0, len(values), stride) + 0.5, labels=shorts(values[::stride]))
 
 
 def _write_numbers(panel: Axes, table: pd.DataFrame, drawn: ScalarMappable) -> None:

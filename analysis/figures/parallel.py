@@ -16,21 +16,24 @@ from analysis.figures.overview import counts, positions_of
 from analysis.figures.phase_map import set_scale
 from analysis.figures.replicates import by_trial, named
 from analysis.figures.style import GREY, label, sheet, spans_decades
+from analysis.selection import Where, said, select
 from analysis.tables import Tables
 from trials.errors import UserError
 
 LOW_IS_BEST = ("loss", "error", "nll", "ece", "brier")
 
 
-def parallel_view(tables: Tables, metric: str) -> Figure:
+def parallel_view(tables: Tables, metric: str, *, where: Where | None = None, title: str | None = None) -> Figure:
     """A line for each cell (trials that differ in the seed alone) across the swept axes, ending in the colour bar at
     the mean of ``metric`` over its finished trials.
 
     Axes have a scale of their own, logarithmic where their values are, and names for categories. The best cells are
     darkest, thickest and on top: those with the highest metric, the lowest for a loss or an error. Cells of which no
-    trial finished are dotted and do not reach the bar. ``metric`` is as in ``by_trial``. Raises UserError for an
-    unknown metric, one that no finished trial has, and a study of fewer than two axes.
+    trial finished are dotted and do not reach the bar. ``metric`` is as in ``by_trial``; ``where`` keeps
+    trials by their values: {"lr": 0.1}. Raises UserError for an unknown metric or value, a metric that no finished
+    trial has, and a study of fewer than two axes.
     """
+    tables = select(tables, where)
     trials = by_trial(tables, metric)
     axes = [axis for axis in cell_axes(tables) if trials[axis].nunique() > 1]
     if len(axes) < 2:
@@ -41,11 +44,11 @@ def parallel_view(tables: Tables, metric: str) -> Figure:
     low = any(word in metric for word in LOW_IS_BEST)
     cells = cells.sort_values(metric, ascending=not low, na_position="first", kind="stable")
     none = int(cells[metric].isna().sum())
-    note = (f"{counts(trials)} A line for each of {len(cells)} cells, means over seeds; on top, dark: the "
+    title = title or f"{tables.name}: {named(metric).partition('  ')[0]}, by all axes"
+    note = (f"{counts(trials)}{said(where)} A line for each of {len(cells)} cells, means over seeds; on top, dark: the "
             f"{'lowest' if low else 'highest'}.{f' Dotted: {none} of which no trial has one.' if none else ''}")
     norm = (LogNorm if spans_decades(cells[metric]) else Normalize)(cells[metric].min(), cells[metric].max())
-    with sheet(1, 2, f"{tables.name}: {named(metric).partition('  ')[0]}, by all axes", note,
-               width_ratios=(40, 1)) as (figure, (panel, unused)):
+    with sheet(1, 2, title, note, width_ratios=(40, 1)) as (figure, (panel, unused)):
         unused.remove()  # it has made the sheet wide
         panel.set(xlim=(0, len(axes)), ylim=(0, 1), yticks=[], xticks=range(len(axes)),
                   xticklabels=[label(axis).replace(" (", "\n(") for axis in axes])

@@ -30,25 +30,29 @@ from analysis.figures.style import (
     make_log,
     name_lines,
     sheet,
-    short,
+    shorts,
     spans_decades,
 )
 from analysis.phases import PHASES
+from analysis.selection import Where, said, select_rows
 from trials.errors import UserError, did_you_mean
 
 Array = npt.NDArray[np.float64]
 NONE = "none"  # what a trial without a value is called
 
 
-def phase_map(rows: pd.DataFrame, x: str, y: str, value: str, boundary: Boundary | None = None) -> Figure:
+def phase_map(rows: pd.DataFrame, x: str, y: str, value: str, boundary: Boundary | None = None, *,
+              where: Where | None = None, title: str | None = None) -> Figure:
     """The cells of the grid of ``x`` and ``y``, coloured by ``value``; ``rows`` has a row for each trial.
 
     A category (phase, status, truth value; at most seven) has a colour and a marker; a cell whose trials disagree is
     split by their shares. A number is shown by its mean over trials where it is finite, hatched where it is in none.
     Cells without trials stay blank. Where fewer than half of the cells have trials, each trial is a point instead.
-    ``boundary`` is drawn over them with its 95% band, dashed for a crossover. Raises UserError for an unknown column,
-    no rows, more than seven categories, and a boundary over other axes.
+    ``boundary`` is drawn over them with its 95% band, dashed for a crossover. ``where`` keeps rows by their values:
+    {"weight_decay": 0}. Raises UserError for an unknown column or value, no rows, more than seven categories, and a
+    boundary over other axes.
     """
+    rows = select_rows(rows, where, "phase map")
     for name in (x, y, value):
         if name not in rows:
             raise UserError(f"phase map: no column called {name!r}; {did_you_mean(name, map(str, rows.columns))}")
@@ -64,10 +68,12 @@ def phase_map(rows: pd.DataFrame, x: str, y: str, value: str, boundary: Boundary
     drawn = "cells whose trials disagree are split" if categories else "means of cells; hatched: no trial has a number"
     note = f"{len(rows)} trials in {cells} cells; {drawn}; blank: not tried." if grid else (
         f"{len(rows)} trials, a point each{'' if categories else '; crosses have no number'}.")
+    note += said(where)
     if boundary is not None:
         note += f" {boundary.kind.capitalize()}: {boundary.because}; {describe(boundary.estimates)}."
         note += " Dotted: its 95% band." if boundary.kind != "none" else ""
-    title = f"{label(value, unit=False).partition('  ')[0]}, by {label(x, unit=False)} and {label(y, unit=False)}"
+    what = label(value, unit=False).partition("  ")[0]
+    title = title or f"{what}, by {label(x, unit=False)} and {label(y, unit=False)}"
     with sheet(1, 1, title, note) as (figure, (panel,)):
         panel.set(xlabel=label(x), ylabel=label(y))
         panel.set_title("")
@@ -86,7 +92,7 @@ def phase_map(rows: pd.DataFrame, x: str, y: str, value: str, boundary: Boundary
             _categories(panel, at, grid)
         else:
             at["value"] = at["value"].astype(float).replace([np.inf, -np.inf], np.nan)
-            _numbers(figure, panel, at, grid)
+            _numbers(figure, panel, at, grid, label(value))
         if boundary is not None and boundary.kind != "none":
             _draw_boundary(panel, boundary)
         if panel.get_legend_handles_labels()[1]:
@@ -118,7 +124,7 @@ def set_scale(panel: Axes, which: Literal["x", "y"], values: pd.Series, log: boo
     if len(values) <= 8:
         ticks = values.to_numpy()
         axis.set_minor_locator(NullLocator())
-        axis.set_ticks(ticks, thinned(panel, ticks) if which == "x" else [short(value) for value in values])
+        axis.set_ticks(ticks, thinned(panel, ticks) if which == "x" else shorts(values))
 
 
 def cell_edges(axis: Axis, values: npt.ArrayLike) -> Array:
@@ -169,7 +175,7 @@ def _categories(panel: Axes, at: pd.DataFrame, grid: bool) -> None:
                    markeredgecolor=GREY if name == NONE else "white", **dots)
 
 
-def _numbers(figure: Figure, panel: Axes, at: pd.DataFrame, grid: bool) -> None:
+def _numbers(figure: Figure, panel: Axes, at: pd.DataFrame, grid: bool, name: str) -> None:
     """Means of cells, or points, with a colour bar."""
     norm = LogNorm() if spans_decades(at["value"]) else Normalize()
     drawn: ScalarMappable
@@ -185,7 +191,7 @@ def _numbers(figure: Figure, panel: Axes, at: pd.DataFrame, grid: bool) -> None:
         drawn = panel.scatter(at["x"][known], at["y"][known], c=at["value"][known], norm=norm, s=12, edgecolors=GREY,
                               linewidths=0.3)
         panel.scatter(at["x"][~known], at["y"][~known], marker="x", color=GREY, s=10, linewidths=0.7)
-    figure.colorbar(drawn, ax=panel, aspect=30, pad=0.03)
+    figure.colorbar(drawn, ax=panel, aspect=30, pad=0.03, label=name)
 
 
 def _draw_boundary(panel: Axes, boundary: Boundary) -> None:

@@ -11,20 +11,23 @@ from scipy import stats
 from analysis.cells import FINISHED, cell_axes, last_layers
 from analysis.estimates import LEVEL, Estimate
 from analysis.figures.style import COLORS, GREY, is_numeric, label, make_log, name_lines, sheet, short, spans_decades
+from analysis.selection import Where, said, select
 from analysis.tables import Tables
 from trials.errors import UserError, did_you_mean
 
 MOST = 60  # cells that can be told apart side by side
 
 
-def replicate_spread(tables: Tables, metric: str) -> Figure:
+def replicate_spread(tables: Tables, metric: str, *, where: Where | None = None, title: str | None = None) -> Figure:
     """(a) Every trial, by cell (trials that differ in the seed alone), cells in the order of their means; (b) the
     standard deviation of each cell against its mean, beside the pooled one and that between cells.
 
     ``metric`` is as in ``by_trial``. At most 60 cells are drawn, evenly picked; the note gives the share of the
-    variance that is between cells, all of them. A metric that spans decades is treated in logarithms. Raises UserError
-    for an unknown metric, fewer than two cells, and where no cell has two finished trials.
+    variance that is between cells, all of them. A metric that spans decades is treated in logarithms. ``where`` keeps
+    trials by their values: {"lr": 0.1}. Raises UserError for an unknown metric or value, fewer than two cells, and
+    where no cell has two finished trials.
     """
+    tables = select(tables, where)
     axes = cell_axes(tables)
     trials = by_trial(tables, metric).dropna(subset=[metric])
     trials["cell"] = trials.groupby(axes, dropna=False, observed=True).ngroup() if axes else 0
@@ -39,11 +42,12 @@ def replicate_spread(tables: Tables, metric: str) -> Figure:
     part = f"{len(cells)} cells ({', '.join(label(axis, unit=False) for axis in axes)})"
     part += f", of which {len(shown)} are drawn, evenly picked" if len(shown) < len(cells) else ""
     share = intraclass_correlation(numbers, trials["cell"])
-    note = (f"{len(trials)} finished trials in {part}. Dots: trials; dashes: {'geometric ' if log else ''}means. "
-            f"Share of the variance{' of logarithms' if log else ''} that is between cells (intraclass correlation): "
-            f"{share}.")
+    note = (f"{len(trials)} finished trials in {part}.{said(where)} Dots: trials; dashes: "
+            f"{'geometric ' if log else ''}means. Share of the variance{' of logarithms' if log else ''} that is "
+            f"between cells (intraclass correlation): {share}.")
     name = named(metric).partition("  ")[0]
-    with sheet(1, 2, f"{tables.name}: {name}, over seeds and between cells", note) as (figure, (strips, spread)):
+    title = title or f"{tables.name}: {name}, over seeds and between cells"
+    with sheet(1, 2, title, note) as (figure, (strips, spread)):
         place = pd.Series(range(len(shown)), index=shown.index)
         drawn = trials[trials["cell"].isin(shown.index)]
         strips.plot(drawn["cell"].map(place), drawn[metric], linestyle="none", marker="o", color=COLORS[0], alpha=0.6,

@@ -12,30 +12,34 @@ from analysis.cells import last_layers, main_layer
 from analysis.figures.esd import bin_edges
 from analysis.figures.phase_map import cell_edges, set_scale
 from analysis.figures.style import COLORS, label, make_log, name_lines, sheet, short
+from analysis.selection import Where, select
 from analysis.tables import Tables
 from trials.errors import UserError, did_you_mean
 
 FIX = "set measure.eigenvalues to log and run again"
 
 
-def spectra_over_time(tables: Tables, layer: str | None = None, trial_id: str | None = None) -> Figure:
+def spectra_over_time(tables: Tables, layer: str | None = None, trial_id: str | None = None, *,
+                      where: Where | None = None, title: str | None = None) -> Figure:
     """Density of ln lambda, eigenvalues of W^T W / N of ``layer``, at each step where they were kept; step 0 at the
     left edge.
 
     Over it: ``lambda_plus``, the edge of the Marchenko-Pastur bulk (MP edge), ``lambda_max``, and the eigenvalues
     beyond the edge. A single trial, never a pool of several: ``trial_id``, by default the first, in the order of the
-    axes, of those with most steps. ``layer`` is the widest hidden one by default. Raises UserError where eigenvalues
-    were kept at fewer than two steps, and for an unknown layer or trial.
+    axes, of those with most steps (and the values in ``where``: {"lr": 0.1}). ``layer`` is the widest hidden one by
+    default. Raises UserError where eigenvalues were kept at fewer than two steps, and for an unknown layer, trial or
+    value.
     """
+    tables = select(tables, where)
     rows = _steps(tables, layer, trial_id)
     first = rows.iloc[0]
     layer, trial_id = first["layer"], first["trial_id"]
     edges = bin_edges(rows["eigenvalues"], int(min(60, 8 + first["cols"] // 4)))
     trial = tables.trials.set_index("trial_id").loc[trial_id]
-    where = ", ".join(f"{label(axis, unit=False)} {short(trial[axis])}" for axis in tables.axes)
-    note = (f"{tables.name}: a single trial ({where or trial_id}), {len(rows)} steps. Shade: share of its "
+    settings = ", ".join(f"{label(axis, unit=False)} {short(trial[axis])}" for axis in tables.axes)
+    note = (f"{tables.name}: a single trial ({settings or trial_id}), {len(rows)} steps. Shade: share of its "
             r"eigenvalues per unit of $\ln\lambda$; triangles: eigenvalues beyond the edge.")
-    title = f"spectrum of {layer} ({first['rows']:.0f} × {first['cols']:.0f}) in training"
+    title = title or f"spectrum of {layer} ({first['rows']:.0f} × {first['cols']:.0f}) in training"
     with sheet(1, 1, title, note) as (figure, (panel,)):
         panel.set_title("")
         panel.grid(False)

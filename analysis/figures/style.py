@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -131,8 +131,18 @@ def short(value: object) -> str:
     return (text if len(text) <= LONGEST else f"{text[:LONGEST - 1]}…").replace("$", r"\$")
 
 
-def plain(value: object) -> str:
+def plain(value: object, digits: int = 3) -> str:
     """A value in words: three significant digits, whole numbers in full, a dash for none."""
     if value is None or value != value:
         return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def shorts(values: Iterable[object]) -> list[str]:
+    """Values side by side as labels: ``short``, with as many digits as it takes to tell them apart."""
+    each = list(values)
+    for digits in range(3, 8):
+        texts = [plain(value, digits) for value in each]
+        if len(set(texts)) == len(set(map(str, each))):
+            break
+    return [short(text) for text in texts] if each else []

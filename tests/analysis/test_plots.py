@@ -149,13 +149,87 @@ def test_spectra_are_of_single_trials_that_differ_in_one_axis(one_axis):
         assert panel.get_xscale() == panel.get_yscale() == "log"
 
 
-def test_a_spectrum_beyond_the_bins_is_told(make_study):
-    """As of a network that has collapsed at one learning rate."""
+@pytest.fixture
+def collapsed(make_study):
+    """A network that has collapsed at one learning rate, and one that is 0."""
     study = make_study(["lr", "seed"])
-    for lr, scale in ((0.1, 1.0), (0.2, 1.0), (0.3, 1e-12)):
-        add(study, f"{lr}", {"lr": lr, "seed": 0}, spectra={"fc2": list(scale * np.geomspace(10, 0.1, 64))})
-    figure = drawn(analysis.spectra_figure(analysis.load(study.root)))
-    assert figure.axes[2].get_title("right") == "all 64 beyond the axis"
+    for lr, scale in ((0.1, 1.0), (0.2, 1.0), (0.3, 1e-12), (0.4, 0.0)):
+        values = list(scale * np.geomspace(10, 0.1, 64))
+        add(study, f"{lr}", {"lr": lr, "seed": 0}, level=scale, spectra={"fc2": values})
+    return analysis.load(study.root)
+
+
+def test_spectra_that_lie_decades_apart_have_axes_of_their_own(collapsed):
+    """Each shows all of its spectrum."""
+    figure = drawn(analysis.spectra_figure(collapsed))
+    for panel, scale in zip(figure.axes, (1, 1, 1e-12), strict=False):
+        heights, edges, _ = panel.patches[0].get_data()
+        np.testing.assert_allclose((heights * np.diff(edges)).sum(), 62 / 64)  # two are below the lowest bin
+        low, high = panel.get_xlim()
+        assert low < 0.2 * scale and 10 * scale < high < 100 * scale
+        low, high = panel.get_ylim()
+        assert low < heights[heights > 0].min() and heights.max() < high
+    assert figure.axes[3].get_title("right") == "all 64 are 0 or infinite"
+    assert "axes of its own" in figure._supxlabel.get_text()
+
+
+def test_shared_axes_hold_the_bars_of_every_panel(one_axis):
+    figure = drawn(analysis.spectra_figure(one_axis, layer="fc1"))
+    for panel in figure.axes:
+        heights = panel.patches[0].get_data().values
+        low, high = panel.get_ylim()
+        assert (low, high) == figure.axes[0].get_ylim() and low < heights[heights > 0].min() < heights.max() < high
+
+
+def test_spectra_in_one_panel(one_axis):
+    figure = drawn(analysis.spectra_figure(one_axis, layer="fc1", overlay=True, title="mine"))
+    (panel,) = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"batch size {b}" for b in (2, 8, 32, 128)]
+    for steps, batch in zip(panel.patches, (2, 8, 32, 128), strict=True):
+        heights, edges, _ = steps.get_data()
+        inside = (np.geomspace(batch * 10, 0.1, 64) >= edges[0]).mean()
+        np.testing.assert_allclose(np.nansum(heights * np.diff(edges)), inside)
+    assert figure.get_suptitle().startswith("mine")
+
+
+@pytest.fixture
+def grid(make_study):
+    study = make_study(["batch_size", "lr", "seed"])
+    for batch in (2, 4, 8):
+        for lr in (0.1, 0.0310723):
+            for seed in (5, 6):
+                add(study, f"{batch},{lr},{seed}", {"batch_size": batch, "lr": lr, "seed": seed}, level=batch * lr,
+                    spectra={"fc2": np.geomspace(batch * lr, 0.001, 64)},
+                    final={"test_accuracy": batch * lr / 10 + seed / 1000})
+    return analysis.load(study.root)
+
+
+def test_where_chooses_what_the_other_axes_are_held_at(grid):
+    figure = drawn(analysis.spectra_figure(grid, where={"optimizer.lr": 0.0311, "seed": 6}))  # as figures write it
+    assert "(learning rate 0.0311, seed 6)" in figure._supxlabel.get_text()
+    assert len(figure.axes) == 3
+    assert figure.axes[0].patches[0].get_data().edges[-1] == pytest.approx(1.001 * 8 * 0.0310723)
+    line = lines(analysis.summary_figure(grid, where={"lr": 0.1}).axes[0], "fc2")
+    assert line.get_ydata() == pytest.approx([2 * b * 0.1 for b in (2, 4, 8)])
+    spread = analysis.replicate_spread(grid, "test_accuracy", where={"lr": 0.1, "batch_size": [2, 8]})
+    assert "4 finished trials in 2 cells" in spread._supxlabel.get_text()
+    assert "Only those with learning rate 0.1, batch size (samples) 2 or 8" in " ".join(
+        spread._supxlabel.get_text().split())
+    view = analysis.parallel_view(grid, "test_accuracy", where={"batch_size": [2, 4]})
+    assert "8 trials" in view._supxlabel.get_text()
+    maps = analysis.phase_map(grid.trials, "batch_size", "lr", "test_accuracy", where={"seed": 5}, title="mine")
+    assert maps._supxlabel.get_text().startswith("6 trials in 6 cells") and maps.get_suptitle() == "mine"
+
+
+@pytest.mark.parametrize(("where", "message"), [
+    ({"lr": 0.2}, "no trial has lr 0.2; there is: 0.0311, 0.1"),
+    ({"lr": 0.1, "seed": [7]}, "no trial has seed 7 beside the rest of where; there is: 5, 6"),
+    ({"batchsize": 2}, "no column called 'batchsize'; did you mean 'batch_size'"),
+])
+def test_a_where_that_no_trial_meets(grid, where, message):
+    for draw in (analysis.summary_figure, analysis.spectra_figure, analysis.spectra_over_time):
+        with pytest.raises(UserError, match=message):
+            draw(grid, where=where)
 
 
 def test_the_other_axes_are_held_where_most_values_are(make_study):

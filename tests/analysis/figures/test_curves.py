@@ -66,6 +66,37 @@ def test_a_metric_of_layers_is_of_one_layer(drawn, line, tables):
     assert set(line(drawn(curves(tables, "stable_rank", "batch_size", "fc1")).axes[0], "8").get_ydata()) == {-1}
 
 
+def test_where_chooses_what_the_other_axes_are_held_at(drawn, line, tables):
+    figure = drawn(curves(tables, "train_loss", "batch_size", where={"lr": 0.5}, title="mine"))
+    assert line(figure.axes[0], "8").get_ydata().tolist() == [8 / (1 + step) for step in STEPS]
+    assert "1 trials: 1 finished. Only those with learning rate 0.5" in figure._supxlabel.get_text().replace("\n", " ")
+    assert figure.get_suptitle() == "mine"
+    with pytest.raises(UserError, match=r"no trial has lr 0\.3; there is: 0\.1, 0\.5"):
+        curves(tables, "train_loss", "batch_size", where={"lr": 0.3})
+
+
+def test_one_step_is_a_point_and_the_note_says_so(drawn, line, make_study):
+    study = make_study(["batch_size", "seed"])
+    for batch in (2, 8):
+        add(study, batch, 0, steps=(100,))
+    figure = drawn(curves(load(study.root), "stable_rank", "batch_size"))
+    assert line(figure.axes[0], "8").get_marker() == "o" and line(figure.axes[0], "8").get_ydata().tolist() == [108]
+    assert "one step only" in figure._supxlabel.get_text()
+
+
+def test_ticks_of_close_values_are_told_apart(drawn, make_study):
+    study = make_study(["lr", "seed"])
+    for lr in (1.09, 1.091, 1.1):
+        add(study, 2, 0, lr=lr)
+    bar = drawn(curves(load(study.root), "train_loss", "lr")).axes[1]
+    assert [text.get_text() for text in bar.get_yticklabels()] == ["1.09", "1.091", "1.1"]
+
+
+def test_a_number_that_no_gate_let_pass_says_so(tables):
+    with pytest.raises(UserError, match=r"alpha is null in all 60 rows: alpha: the tail is no power law; alpha_raw"):
+        curves(tables, "alpha", "batch_size")
+
+
 def test_categories_have_colours_markers_and_dashes(drawn, line, make_study):
     study = make_study(["model"])
     for model in ("mlp", "linear"):
