@@ -2,7 +2,8 @@
 
 For every eigenvalue as xmin, over the n eigenvalues >= xmin: alpha = 1 + n / sum ln(lambda / xmin), and D is the
 Kolmogorov-Smirnov distance of the tail from the law 1 - (lambda / xmin)^(1 - alpha); the xmin of least D is kept
-(Clauset, Shalizi & Newman 2009, arXiv 0706.1062). The Hill estimate takes the upper half instead of a scan:
+(Clauset, Shalizi & Newman 2009, arXiv 0706.1062). D is two-sided; WeightWatcher and powerlaw take the one-sided
+max(F - i / n) instead, and so other tails in some matrices. The Hill estimate takes the upper half instead of a scan:
 1 + k / sum_{i <= k} ln(lambda_i / lambda_{k+1}), k = M / 2; on noise it depends on Q, so compare equal shapes only.
 """
 
