@@ -63,7 +63,8 @@ def _listed(wanted: Any) -> list[Any]:
 
 
 def _equal(values: pd.Series, value: Any) -> np.ndarray:
-    exact = (values == value).to_numpy(bool)
+    exact: np.ndarray = (values == value).to_numpy(bool)
     if exact.any() or not is_numeric(values) or not isinstance(value, (int, float, np.number)):
         return exact
-    return (values.map(lambda found: plain(float(found))) == plain(float(value))).to_numpy(bool)
+    shown: np.ndarray = (values.map(lambda found: plain(float(found))) == plain(float(value))).to_numpy(bool)
+    return shown

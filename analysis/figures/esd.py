@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from analysis.cells import cell_axes, last_layers, main_layer
@@ -163,7 +164,8 @@ def _apart(spectra: pd.Series) -> bool:
 
 def _share_height(panels: Sequence[Axes]) -> None:
     """One range on y that holds the bars of all panels."""
-    heights = np.concatenate([panel.patches[0].get_data().values for panel in panels if panel.patches])
+    bars = [patch for panel in panels for patch in panel.patches[:1] if isinstance(patch, StepPatch)]
+    heights = np.concatenate([patch.get_data().values for patch in bars])
     if (heights > 0).any():
         panels[0].set_ylim(0.3 * heights[heights > 0].min(), 3 * heights.max())
 
