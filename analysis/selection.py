@@ -66,5 +66,5 @@ def _equal(values: pd.Series, value: Any) -> np.ndarray:
     exact: np.ndarray = (values == value).to_numpy(bool)
     if exact.any() or not is_numeric(values) or not isinstance(value, (int, float, np.number)):
         return exact
-    shown: np.ndarray = (values.map(lambda found: plain(float(found))) == plain(float(value))).to_numpy(bool)
-    return shown
+    rounded: np.ndarray = (values.map(lambda found: plain(float(found))) == plain(float(value))).to_numpy(bool)
+    return rounded

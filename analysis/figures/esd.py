@@ -164,8 +164,8 @@ def _apart(spectra: pd.Series) -> bool:
 
 def _share_height(panels: Sequence[Axes]) -> None:
     """One range on y that holds the bars of all panels."""
-    bars = [patch for panel in panels for patch in panel.patches[:1] if isinstance(patch, StepPatch)]
-    heights = np.concatenate([patch.get_data()[0] for patch in bars])
+    bars = [panel.patches[0] for panel in panels if panel.patches]
+    heights = np.concatenate([[0.0], *(each.get_data().values for each in bars if isinstance(each, StepPatch))])
     if (heights > 0).any():
         panels[0].set_ylim(0.3 * heights[heights > 0].min(), 3 * heights.max())
 

@@ -213,8 +213,7 @@ def test_where_chooses_what_the_other_axes_are_held_at(grid):
     assert line.get_ydata() == pytest.approx([2 * b * 0.1 for b in (2, 4, 8)])
     spread = analysis.replicate_spread(grid, "test_accuracy", where={"lr": 0.1, "batch_size": [2, 8]})
     assert "4 finished trials in 2 cells" in spread._supxlabel.get_text()
-    assert "Only those with learning rate 0.1, batch size 2 or 8" in " ".join(
-        spread._supxlabel.get_text().split())
+    assert "Only those with learning rate 0.1, batch size 2 or 8." in spread._supxlabel.get_text().replace("\n", " ")
     view = analysis.parallel_view(grid, "test_accuracy", where={"batch_size": [2, 4]})
     assert "8 trials" in view._supxlabel.get_text()
     maps = analysis.phase_map(grid.trials, "batch_size", "lr", "test_accuracy", where={"seed": 5}, title="mine")

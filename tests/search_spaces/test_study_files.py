@@ -178,8 +178,8 @@ def test_a_claim_names_a_column_as_space_does(make: Make, tmp_path: Path) -> Non
     """By any end of its path that is its own; a measured column goes before."""
     user(make, tmp_path, {"width": [4, 8]})
 
-    def over(name: str) -> tuple[Any, Any]:
-        claim = {"claim": "c", "trend": "train_loss", "over": name, "where": {name: 4},
+    def over(name: str, **where: Any) -> tuple[Any, Any]:
+        claim = {"claim": "c", "trend": "train_loss", "over": name, "where": where,
                  "expect": {"rank_correlation": {"between": [-1, 0]}}}
         base = {"task": "digits", "model": {"name": "net.py:make", "width": 4, "gain": 1}, "optimizer": "sgd",
                 "budget": {"epochs": 1}, "knobs": {"dropout": {"p": 0.1}, "label_noise": {"p": 0.1}}}
@@ -187,7 +187,7 @@ def test_a_claim_names_a_column_as_space_does(make: Make, tmp_path: Path) -> Non
         return found.over, found.where  # type: ignore[attr-defined]
 
     for name in ("width", "model.width", "model_width"):
-        assert over(name) == ("model_width", {"model_width": (4,)})
+        assert over(name, **{name: 4}) == ("model_width", {"model_width": (4,)})
     assert [over(name)[0] for name in ("dropout.p", "optimizer.lr", "split_seed")] == [
         "dropout_p", "lr", "task_split_seed"]
     assert over("epochs")[0] == "epochs"  # those taken

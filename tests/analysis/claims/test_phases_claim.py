@@ -49,7 +49,7 @@ def verdict(tables: Any, **changes: Any) -> Any:
     ({"expect": {"order": ["random-like", "bulk-spikes"]}}, "expect.order", "did you mean 'bulk+spikes'"),
     ({"expect": {"order": ORDER, "visits": ["heavy-tailed"]}}, "expect.visits", "no phase 'heavy-tailed' here"),
     ({"expect": {"order": ORDER, "visit": []}}, "expect.visit", "did you mean 'visits'"),
-    ({"expect": {"order": ORDER, "rank_correlation": 1}}, "expect.rank_correlation", "expected {above: x}"),
+    ({"expect": {"order": ORDER, "rank_correlation": 1}}, "expect.rank_correlation", "expected {above: a}"),
     ({"over": "batchsize"}, "over", "did you mean 'batch_size'"),
     ({"over": "step", "at": {"step": 10}}, "at", "over step looks at all of training; leave out at"),
     ({"where": {"layer": "fc2"}}, "where.layer", "the layer is what phases names"),
