@@ -165,7 +165,7 @@ def _apart(spectra: pd.Series) -> bool:
 def _share_height(panels: Sequence[Axes]) -> None:
     """One range on y that holds the bars of all panels."""
     bars = [panel.patches[0] for panel in panels if panel.patches]
-    heights = np.concatenate([[0.0], *(each.get_data().values for each in bars if isinstance(each, StepPatch))])
+    heights = np.concatenate([[0.0], *(each.get_data()[0] for each in bars if isinstance(each, StepPatch))])
     if (heights > 0).any():
         panels[0].set_ylim(0.3 * heights[heights > 0].min(), 3 * heights.max())
 
