@@ -44,13 +44,13 @@ def said(command: str, out: str, here: Path) -> bool:
     """Whether what came of a command is what the README's words beside it say."""
     decay = here / "results" / "decay"
     checks: dict[str, Callable[[], bool]] = {
-        "plan decay.yaml": lambda: " 32 " in out,
-        "run decay.yaml": lambda: len(pd.read_parquet(decay / "trials")) == 32,
-        "plan decay.yaml space.seed.replicates=3": lambda: " 16" in out,
+        "plan decay.yaml": lambda: " 40 " in out,
+        "run decay.yaml": lambda: len(pd.read_parquet(decay / "trials")) == 40,
+        "plan decay.yaml space.seed.replicates=3": lambda: " 20" in out,
         "query": lambda: "100" in out and "fc1" in out,
-        "fit decay.yaml": lambda: "n = 8" in out and "not fitted" not in out,
+        "fit decay.yaml": lambda: "holds" in out and "n = 10" in out,
         "report decay.yaml": lambda: (decay / "report" / "index.html").stat().st_size > 50_000,
-        "spectra": lambda: "model.safetensors" in out and (here / "esd.png").stat().st_size > 5_000,
+        "spectra": lambda: " 64 x 48 " in out and (here / "esd.png").stat().st_size > 5_000,
     }
     words = command.removeprefix("phasesweep ")
     known = [start for start in checks if words.startswith(start)]
