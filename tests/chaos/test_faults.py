@@ -38,6 +38,7 @@ from support import Cli
 
 from orchestrator.checkpoints import FolderCheckpoints
 from orchestrator.folder import Folder
+from trials import generators
 from trials.checkpoint import Checkpoint
 from trials.spec import parse_trial
 
@@ -161,7 +162,8 @@ def test_every_flipped_bit_of_a_checkpoint_is_noticed(tmp_path: Path) -> None:
     """A trial that went on from wrong numbers would never be found out."""
     spec = parse_trial({"task": "digits", "model": "mlp", "optimizer": "sgd", "budget": {"steps": 5}})
     (tmp_path / "study.yaml").touch()
-    checkpoint = Checkpoint(7, {"w": torch.arange(999.0)}, {}, {}, torch.get_rng_state(), json.dumps({"limit": 1.0}))
+    checkpoint = Checkpoint(7, {"w": torch.arange(999.0)}, {}, {}, {}, {}, generators.states(),
+                            json.dumps({"limit": 1.0}))
     FolderCheckpoints(Folder.open(tmp_path), "stamp", 0.0).save(spec, checkpoint)
     file, = (tmp_path / ".checkpoints").iterdir()
     data, chance, unnoticed = file.read_bytes(), random.Random(0), []

@@ -25,14 +25,15 @@ from strategies import NET, STUDIES, Damage, damages, results, steady
 from orchestrator import parts
 from search_spaces import load_study
 from search_spaces.yaml_text import dump
-from trials import checksums, usercode
+from trials import checksums, generators, usercode
 from trials.checkpoint import Checkpoint
 from trials.errors import UserError
 from trials.records import TABLES
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60  # seconds for one answer, of a machine that may be busy
-CHECKPOINT = Checkpoint(7, {"w": torch.ones(9, 9)}, {"m": {"w": torch.zeros(9, 9)}}, {}, torch.get_rng_state(), "{}")
+CHECKPOINT = Checkpoint(7, {"w": torch.ones(9, 9)}, {"mean": torch.ones(9)}, {"m": {"w": torch.zeros(9, 9)}}, {},
+                        {"net.calls": 3}, generators.states(), "{}")
 
 
 class Reader:
