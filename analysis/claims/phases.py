@@ -117,13 +117,14 @@ class PhasesClaim(Claim):
         moved = not math.isnan(fit.estimates["rank_correlation"].value)
         if not moved:
             answers.append("fails")
-            notes.append(f"every label is {fit.seen[0]}: no walk")
+            notes.append(f"every label is {fit.data['phase'].iloc[0]}: no walk")
         for phase in self.order.visits:
             if phase not in fit.seen:
                 anywhere = int((rows["phase"] == phase).sum())
                 answers.append("undecided" if anywhere else "fails")
-                notes.append(f"no two replicates at one {self.over} are {phase}" if anywhere else
-                             f"no label is {phase}")
+                short = (f"fewer than two trials reach {phase}" if self.over == "step" else
+                         f"{phase} is not the commonest phase at any {self.over}")
+                notes.append(short if anywhere else f"no label is {phase}")
         if fit.backward:
             answers.append("undecided")
             low, high = fit.backward[0]

@@ -55,10 +55,17 @@ class Walk:
 
     @property
     def seen(self) -> tuple[str, ...]:
-        """The phases that two labels at one x agree on, or one where there are no replicates, in the order."""
-        counts = self.rows[self.rows["phase"].isin(self.order)].groupby([self.x, "phase"]).size()
-        enough = counts[counts >= min(2, self.data["n"].max())].index.get_level_values("phase")
-        return tuple(phase for phase in self.order if phase in enough)
+        """The phases that are visited, in the order: those with more labels than any other at some x; in training those
+        that two trials reach (one, where it is the only one)."""
+        inside = self.rows[self.rows["phase"].isin(self.order)]
+        if self.x == "step":
+            trials = inside.groupby("phase")["trial_id"].nunique()
+            found = set(trials[trials >= min(2, inside["trial_id"].nunique())].index)
+        else:
+            counts = inside.groupby([self.x, "phase"]).size().unstack(fill_value=0)
+            most = counts.eq(counts.max(axis=1), axis=0)
+            found = set(most.columns[most[most.sum(axis=1) == 1].any()])
+        return tuple(phase for phase in self.order if phase in found)
 
     def __str__(self) -> str:
         """Where each phase is the commonest: ``bulk+spikes at 4 to 128 (17 of 18), random-like at 256 (2 of 3)``; in
