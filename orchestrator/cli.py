@@ -94,10 +94,12 @@ class Parser(argparse.ArgumentParser):
 
 def complain(message: str) -> None:
     """Print a message to the standard error in one line."""
-    from trials.errors import without_secrets
+    line = " ".join(message.split())
+    if "://" in line:  # not always: this brings torch
+        from trials.errors import without_secrets
 
-    line = Text("phasesweep: " + without_secrets(" ".join(message.split())), style="red")
-    Console(stderr=True, soft_wrap=True, highlight=False).print(line)
+        line = without_secrets(line)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(f"phasesweep: {line}", style="red"))
 
 
 class _Console(Console):

@@ -37,13 +37,13 @@ class Output(io.RawIOBase):
         return os.isatty(self._copy)
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Write, or drop."""
-        if self.error is None:
+        """Write all of it, or drop it."""
+        left = memoryview(data)
+        while left and self.error is None:
             try:
-                return os.write(self._copy, data)
+                left = left[os.write(self._copy, left):]
             except BlockingIOError:  # the other end does not wait for us, as it should
                 os.set_blocking(self._copy, True)
-                return os.write(self._copy, data)
             except OSError as error:
                 self.error = error
                 if not self.drops:
@@ -83,4 +83,6 @@ def take_over(drops: bool) -> Output:
 
 def _text(raw: Any, before: Any, errors: str, lines: bool) -> io.TextIOWrapper:
     encoding = getattr(before, "encoding", None) or "utf-8"  # there is none where it was closed
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=lines)
+    # The text's own buffer is enough, and forgets what it hands on: one between would write it again where a signal
+    # comes just after it was written.
+    return io.TextIOWrapper(raw, encoding, errors, line_buffering=lines)

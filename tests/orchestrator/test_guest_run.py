@@ -147,7 +147,7 @@ def test_other_data_in_a_worker_end_the_run(folder: Path) -> None:
     ("y = y[:, None] + [0, 0]", r".*y_train has shape \(40, 2\).*y\.argmax\(1\)"),
     ("sys.exit(3)", r"trial\.task: m\.py:data failed: SystemExit: 3 \(.*m\.py:5\)"),
 ])
-@pytest.mark.parametrize("verb", ["plan", "run", "fit"])
+@pytest.mark.parametrize("verb", ["plan", "run"])
 def test_data_that_cannot_be_trained_on_are_refused(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str, lines: str,
         said: str) -> None:

@@ -181,6 +181,8 @@ def test_no_function_of_sql_reads_or_writes_a_file(here: Path) -> None:
     tables = load(here / "results")
     before = everything(here)
     tried = refused = 0
+    (here / "spill").mkdir()
+    before = everything(here)
     with _connect(tables, str(here / "spill")) as connection:
         functions = connection.execute(
             "SELECT DISTINCT function_name, function_type, len(parameters) FROM duckdb_functions() "

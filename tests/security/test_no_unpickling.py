@@ -34,7 +34,7 @@ METHODS = {"unsafe_load", "full_load", "unsafe_load_all", "full_load_all", "Unsa
            "read_pickle", "to_pickle", "exec_module", "loads_pickle", "load_lua", "hub", "jit"}
 ALLOWED = {
     ("trials/weightfiles.py", "import pickle"): "to tell the error of a file that is refused",
-    ("orchestrator/sweep.py", "import pickle"): "the error of a worker, which Tune wrote into the driver's own folder",
+    ("orchestrator/tuning.py", "import pickle"): "the error of a worker, which Tune wrote into the driver's own folder",
     ("trials/packs/recording.py", "exec"): "lines made there, of numbered names alone",
     ("trials/usercode.py", "exec_module"): "the code that a study names",
 }

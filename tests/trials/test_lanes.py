@@ -27,6 +27,7 @@ torch.set_num_threads(1)
 STEPS = 300
 SMALL: dict[str, dict[str, Any]] = {  # sizes that train in a moment; a model that is not here is tried as it is
     "mlp": {"width": 8, "depth": 2}, "mini_alexnet": {"channels": 2, "width": 8},
+    "mini_alexnet_bn": {"channels": 2, "channels2": 3, "width": 8},
     "gaussian_regression": {"dim": 6, "samples": 64}, "modular_addition": {"modulus": 7}}
 CLASSES: dict[str, dict[str, type]] = {
     "optimizer": OPTIMIZERS.classes, "schedule": SCHEDULES.classes, "model": MODELS.classes, "task": TASKS.classes,
