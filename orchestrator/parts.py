@@ -104,20 +104,19 @@ def footer(folder: Folder, table: str, number: int, file: pq.ParquetFile) -> Foo
     return partfiles.describe(folder.path(name(table, number)), file)
 
 
-def load_all(folder: Folder, number: int) -> dict[str, pa.Table]:
-    """The parts of one number, a table each. Raises UserError if one is damaged."""
-    tables = {}
+def load_all(folder: Folder, number: int) -> tuple[dict[str, pa.Table], str]:
+    """The parts of one number, a table each, and the name that they have in common, which is empty for those of older
+    versions. Raises UserError if one is damaged."""
+    tables, group = {}, ""
     for table in TABLES:
         try:
-            tables[table] = load(folder, table, number).read()
+            file = load(folder, table, number)
+            tables[table] = file.read()
         except Damaged as error:
             raise needs_repair(folder, table, number, error) from error
-    return tables
-
-
-def group_of(folder: Folder, number: int) -> str:
-    """The name that the parts of a number have in common; empty for those of older versions."""
-    return footer(folder, "trials", number, load(folder, "trials", number)).group
+        if table == "trials":
+            group = footer(folder, table, number, file).group
+    return tables, group
 
 
 def save(folder: Folder, number: int, tables: Mapping[str, pa.Table], order: Iterable[str], group: str) -> None:
@@ -133,11 +132,11 @@ def drop(folder: Folder, number: int, trial_ids: Iterable[str], copied: bool = F
 
     The trials part goes first: if this is cut short, the others hold rows without a trial, which a repair removes.
     """
-    tables = load_all(folder, number)
+    tables, group = load_all(folder, number)
     ids = tables["trials"]["trial_id"].combine_chunks()
     kept = ids.filter(pc.invert(pc.is_in(ids, value_set=pa.array(trial_ids, pa.string()))))
     left = {table: of_trials(rows, kept) for table, rows in tables.items()}
-    save(folder, number, left, TABLES, new_group() if copied else group_of(folder, number))
+    save(folder, number, left, TABLES, new_group() if copied else group)
     return left
 
 

@@ -132,9 +132,9 @@ def _rewrite(folder: Folder, group: Group, schemas: Mapping[str, pa.Schema]) -> 
              if group.orphans.get(table) or not evolve.same(group.schemas[table], schemas[table])]
     if not stale:
         return
-    tables = parts.load_all(folder, group.number)
+    tables, name = parts.load_all(folder, group.number)
     trials = tables["trials"]
     for table in TABLES:
         rows = parts.of_trials(tables[table], trials["trial_id"].combine_chunks())
         tables[table] = evolve.conform(rows, schemas[table], trials, folder.display(table))
-    parts.save(folder, group.number, tables, stale, parts.group_of(folder, group.number))
+    parts.save(folder, group.number, tables, stale, name)

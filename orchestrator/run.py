@@ -85,7 +85,7 @@ def run(study: Study, results: str, connect: Connect, console: Console, into: bo
         if before.failed:
             store.discard(before.failed)
         if kept := write_study(study, folder, before.others > 0):
-            console.print(kept, style="yellow", markup=False, highlight=False)
+            _warn(console, kept)
         interrupted = _sweep(study, folder, store, lease, leftovers, observed, before, connection or connect(), console)
         return Outcome(survey(study, store.statuses, observed), interrupted)
 
@@ -242,7 +242,7 @@ def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, leftovers: 
         sweep = Sweep(queue, job, workers, commit, tick, tell, signals)
         sweep.run()
         for why, count in queue.alone.most_common():
-            console.print(f"{count:,} trials were trained one by one: {why}", highlight=False, markup=False)
+            tell(f"{count:,} trials were trained one by one: {why}")
         leftovers.remove()
     return signals.caught
 

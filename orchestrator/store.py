@@ -38,7 +38,7 @@ class Store:
         self._number_of = {key: number for number, part in statuses.items() for key in part}
         if statuses:
             self._number = max(statuses)
-            self._last, self._group = parts.load_all(folder, self._number), parts.group_of(folder, self._number)
+            self._last, self._group = parts.load_all(folder, self._number)
         else:  # so that every table can be read from the start
             self._number, self._last, self._group = 0, self._empty(), parts.new_group()
             parts.save(folder, 0, self._last, reversed(TABLES), self._group)

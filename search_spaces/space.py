@@ -141,7 +141,7 @@ def _accepted(group: str, name: str, place: str) -> list[str]:
     """The names of the parameters that a component takes."""
     if not usercode.is_usercode(name):
         return list(declared(GROUPS[group].get(name, place)))
-    return usercode.parameters(name, place)[USER_ARGUMENTS.get(group, 0):]
+    return usercode.parameters(name, USER_ARGUMENTS.get(group, 0), place)
 
 
 def _takes_anything(name: str, place: str) -> bool:

@@ -14,6 +14,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.folder import Folder
+from trials.checkpoint import Checkpoint
+from trials.spec import TrialSpec
 
 COMMAND = [sys.executable, "-m", "orchestrator.cli"]
 
@@ -37,3 +39,28 @@ def mounted(path: Path, options: str) -> Iterator[Path]:
 def in_memory(name: str) -> Folder:
     """A folder that is no local one: nothing in it is created exclusively or replaced at once."""
     return Folder.open(f"/{name}", pafs.PyFileSystem(pafs.FSSpecHandler(MemoryFileSystem())))
+
+
+class Memory:
+    """Checkpoints in memory, as bytes; ``at`` says how often ``due`` is asked before it says yes."""
+
+    def __init__(self, at: int) -> None:
+        self.asked, self.at = 0, at
+        self.bytes: dict[str, bytes] = {}
+
+    def due(self) -> bool:
+        self.asked += 1
+        return self.asked == self.at
+
+    def go_on(self) -> None:
+        pass
+
+    def save(self, spec: TrialSpec, checkpoint: Checkpoint) -> None:
+        self.bytes[spec.trial_id] = checkpoint.to_bytes()
+
+    def load(self, spec: TrialSpec) -> Checkpoint | None:
+        data = self.bytes.get(spec.trial_id)
+        return None if data is None else Checkpoint.from_bytes(data)
+
+    def drop(self, spec: TrialSpec) -> None:
+        self.bytes.pop(spec.trial_id, None)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trials.in_use import Computed
+from trials.modes import evaluation
 from trials.optimizers.base import Params
 
 _CHUNK = 2**22  # complex entries of blocks in work at a time
@@ -117,13 +118,10 @@ def _input_sizes(module: nn.Module, example: Tensor) -> dict[str, tuple[int, ...
         sizes.setdefault(children[child], tuple(inputs[0].shape[-len(child.kernel_size):]))
 
     hooks = [child.register_forward_pre_hook(note) for child in children]
-    modes = [(child, child.training) for child in module.modules()]
     try:
-        with torch.no_grad():
-            module.eval()(example.clone())
+        with evaluation(module), torch.no_grad():
+            module(example.clone())
     finally:
-        for child, mode in modes:
-            child.training = mode
         for hook in hooks:
             hook.remove()
     return sizes

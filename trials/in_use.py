@@ -16,7 +16,7 @@ A factor on a layer's output is no part of its weight.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,6 +27,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from trials.modes import evaluation
 from trials.operands import operands
 from trials.optimizers.base import Params
 
@@ -52,7 +53,7 @@ class WeightsInUse:
     """
 
     def __init__(self, module: nn.Module, example: Tensor | None = None) -> None:
-        with torch.no_grad(), _evaluating(module):
+        with torch.no_grad(), evaluation(module):
             adapters = _adapters(module)
             known, seen = _apart(adapters, [*_parametrized(module), *_hooked(module)]), []
             if example is not None and _has_code(module):
@@ -71,7 +72,7 @@ class WeightsInUse:
         if not self.computed:
             return params
         rest = {name: value for name, value in params.items() if name not in self._parts}
-        with _evaluating(self._reader.module):
+        with evaluation(self._reader.module):
             values = functional_call(self._reader, {f"module.{name}": value for name, value in params.items()}, ())
         return {**rest, **values}
 
@@ -106,17 +107,6 @@ def _together(known: list[Computed], seen: list[Computed]) -> list[Computed]:
         its = [operand for operand in seen if operand.parts & each.parts]
         found.append(each if len(its) != 1 else Computed(each.name, each.parts | its[0].parts, its[0].read))
     return found + _apart(found, seen)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    modes = [(child, child.training) for child in module.modules()]
-    try:
-        module.eval()
-        yield
-    finally:
-        for child, mode in modes:
-            child.training = mode
 
 
 def _has_code(module: nn.Module) -> bool:

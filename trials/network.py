@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules import activation
 
 from trials.memory import Memory
+from trials.modes import evaluation
 from trials.optimizers.base import Params
 
 Tap = Callable[[Tensor, int], Tensor]  # (output of a nonlinearity, its number in the forward pass) -> what goes on
@@ -86,13 +87,10 @@ class Network:
         """The module in evaluation mode (running statistics, no dropout of its own); afterwards it is as it was before,
         each of its parts in its mode, and with what it remembers."""
         remembered = self.memory.now()
-        modes = [(child, child.training) for child in self.module.modules()]
-        self.module.eval()
         try:
-            yield
+            with evaluation(self.module):
+                yield
         finally:
-            for child, mode in modes:
-                child.training = mode
             self.memory.put_back(remembered)
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from trials.errors import UserError
 from trials.evaluate import evaluate, finite
 from trials.guest import guest
 from trials.knobs.base import Knob
+from trials.modes import evaluation
 from trials.network import Network, tensors
 from trials.optimizers.base import Optimizer, Params
 from trials.packs.unfit import Unfit
@@ -129,10 +130,8 @@ def build_module(spec: TrialSpec, data: Data) -> torch.nn.Module:
 @torch.no_grad()
 def _materialize(module: torch.nn.Module, data: Data) -> None:
     """Give lazy modules (nn.LazyLinear ...) their parameters, whose shapes and numbers come with the first input."""
-    modes = [(child, child.training) for child in module.modules()]
-    module.eval()(data.x_train[:2].to("cpu", torch.get_default_dtype(), copy=True))
-    for child, mode in modes:
-        child.training = mode
+    with evaluation(module):
+        module(data.x_train[:2].to("cpu", torch.get_default_dtype(), copy=True))
 
 
 def _check_tensors(module: torch.nn.Module) -> None:

@@ -166,7 +166,7 @@ def elsewhere(key: str, trial: Any) -> str:
         name = given.get("name") if isinstance(given, Mapping) else given
         if isinstance(name, str) and usercode.is_usercode(name):
             with suppress(UserError):  # another message than the one that is asked for
-                found += [(group, field) for field in usercode.parameters(name, name)[USER_ARGUMENTS.get(group, 0):]]
+                found += [(group, field) for field in usercode.parameters(name, USER_ARGUMENTS.get(group, 0), name)]
         elif isinstance(name, str) and name in registry.classes:
             found += [(group, field) for field in declared(registry.classes[name])]
     found += [("knobs", name, field) for name, knob in KNOBS.classes.items() for field in declared(knob)]

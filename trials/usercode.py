@@ -72,15 +72,15 @@ def check_params(name: str, params: Mapping[str, Any], leading: int, place: str)
         raise UserError(f"{place}: {name}{signature} does not take these parameters: {error}") from None
 
 
-def parameters(name: str, place: str) -> list[str]:
-    """The parameters that can be given by name, of the function or, where it may not run, of its ``def``. UserError."""
+def parameters(name: str, leading: int, place: str) -> list[str]:
+    """The parameters after ``leading`` positional ones, of the function or, where it may not run, its ``def``."""
     if may_run():
         found = inspect.signature(load(name, place)).parameters.values()
-        return [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        return [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][leading:]
     source, _, function = name.rpartition(":")
     try:
         file = _find(source if source.endswith(".py") else f"{source.replace('.', '/')}.py", place)
-        return sources.parameters(file, function)
+        return sources.parameters(file, function)[leading:]
     except (UserError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         raise UserError(f"{place}: what {name} takes cannot be told without running it; give all its parameters in a "
                         f"mapping, or {TRUST}") from None

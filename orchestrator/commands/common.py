@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestrator.folder import Folder
 from search_spaces import Study, bundled, load_study, read_study
-from trials import consent
+from trials import consent, storage
 from trials.errors import UserError
 from trials.records import TABLES
 
@@ -64,7 +64,7 @@ def results_folder(args: argparse.Namespace) -> str:
     for folder in (Path(args.study), Path("results") / args.study):
         if os.path.isdir(folder / "trials"):
             return str(folder)
-    if "://" in args.study:
+    if storage.is_uri(args.study):
         return str(args.study)
     with consent.untouched():
         return str(Path("results") / load_study(args.study, overrides).name)
@@ -72,7 +72,7 @@ def results_folder(args: argparse.Namespace) -> str:
 
 def _folder(name: str) -> str | None:
     """The results folder that STUDY means; None where it is a file or the name of a bundled study."""
-    if "://" in name or _is_results(Path(name)):
+    if storage.is_uri(name) or _is_results(Path(name)):
         return name
     under = Path("results") / name
     return str(under) if not os.path.isfile(name) and name not in bundled() and _is_results(under) else None

@@ -36,7 +36,7 @@ def refused(look: Callable[[], None]) -> bool:
 def main(sound: str, harmed: str) -> None:
     """Answer until the input ends."""
     os.fsync = lambda descriptor: None  # type: ignore[assignment]  # nobody pulls the plug here
-    schemas = {name: table.schema for name, table in parts.load_all(Folder.open(sound), 0).items()}
+    schemas = {name: table.schema for name, table in parts.load_all(Folder.open(sound), 0)[0].items()}
     statuses = committed(Folder.open(sound))
     written = {name: analysis.load(sound).table(name) for name in TABLES}
     asked = analysis.query(sound, SQL).to_numpy().tolist()

@@ -10,16 +10,15 @@ import pytest
 import torch
 import zoo
 from state_cases import alone, apart, built, packed, plainly, trial
+from support import Memory
 from torch import nn
 
-from trials.checkpoint import Checkpoint
 from trials.errors import UserError
 from trials.measure import Measure
 from trials.observer import Emitted
 from trials.packs.lanes import _recordings
 from trials.packs.pack import train_pack
 from trials.setup import prepare
-from trials.spec import TrialSpec
 from trials.trainer import Alone, train
 
 PACKED = ["batch_norm", "instance_norm", "moving_average", "reassigned", "warm_up_in_a_buffer"]
@@ -116,31 +115,6 @@ def net(shape, outputs):
 
 
 # Checkpoints
-
-class Memory:
-    """Checkpoints in memory, as bytes; the ``at``-th time that it is asked, it is time."""
-
-    def __init__(self, at: int) -> None:
-        self.asked, self.at = 0, at
-        self.bytes: dict[str, bytes] = {}
-
-    def due(self) -> bool:
-        self.asked += 1
-        return self.asked == self.at
-
-    def go_on(self) -> None:
-        pass
-
-    def save(self, spec: TrialSpec, checkpoint: Checkpoint) -> None:
-        self.bytes[spec.trial_id] = checkpoint.to_bytes()
-
-    def load(self, spec: TrialSpec) -> Checkpoint | None:
-        data = self.bytes.get(spec.trial_id)
-        return None if data is None else Checkpoint.from_bytes(data)
-
-    def drop(self, spec: TrialSpec) -> None:
-        self.bytes.pop(spec.trial_id, None)
-
 
 def numbers(emitted: Emitted) -> list[object]:
     return [{name: value for name, value in row.items() if name not in ("elapsed", "wall_time")}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import Memory
 
 from trials.checkpoint import Checkpoint
 from trials.measure import Measure
@@ -18,28 +19,6 @@ torch.set_num_threads(1)
 
 MEASURE = Measure(gradients="log", eigenvalues="log")
 STEPS = 150
-
-
-class Memory:
-    """Checkpoints in memory, as bytes; ``at`` says how often ``due`` is asked before it says yes."""
-
-    def __init__(self, at: int) -> None:
-        self.asked, self.at = 0, at
-        self.bytes: dict[str, bytes] = {}
-
-    def due(self) -> bool:
-        self.asked += 1
-        return self.asked == self.at
-
-    def go_on(self) -> None:
-        pass
-
-    def save(self, spec: TrialSpec, checkpoint: Checkpoint) -> None:
-        self.bytes[spec.trial_id] = checkpoint.to_bytes()
-
-    def load(self, spec: TrialSpec) -> Checkpoint | None:
-        data = self.bytes.get(spec.trial_id)
-        return None if data is None else Checkpoint.from_bytes(data)
 
 
 def trial(seed: int = 0, **changes: Any) -> TrialSpec:

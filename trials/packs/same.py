@@ -13,8 +13,7 @@ from trials.optimizers.base import Params
 
 def difference(found: Reading, alone: Reading, initial: Params) -> str:
     """What of two readings differs by more than rounding, in words; empty if nothing does."""
-    precise = all(value.dtype == torch.float64 for value in initial.values())
-    close, tiny = (1e-8, 1e-12) if precise else (1e-2, 1e-5)
+    close, tiny = _tolerances(all(value.dtype == torch.float64 for value in initial.values()))
     for name, value in alone.params.items():
         apart, moved, size = (torch.linalg.vector_norm(each).item()
                               for each in (found.params[name] - value, value - initial[name], value))
@@ -37,9 +36,14 @@ def steps_differ(before: Sequence[Params], ours: Sequence[Params], theirs: Seque
     parameters and buffers."""
     for start, mine, other in zip(before, ours, theirs, strict=True):
         for name, value in other.items():
-            close, tiny = (1e-8, 1e-12) if value.dtype == torch.float64 else (1e-2, 1e-5)
+            close, tiny = _tolerances(value.dtype == torch.float64)
             apart_K, moved_K, size_K = (each.double().reshape(len(value), -1).norm(dim=1)
                                         for each in (mine[name] - value, value - start[name], value))
             if bool((size_K.isfinite() & ~(apart_K <= close * moved_K + tiny * (1.0 + size_K))).any()):
                 return True
     return False
+
+
+def _tolerances(precise: bool) -> tuple[float, float]:
+    """Of what has changed, and of the size of what has; ``precise`` where all of it is float64."""
+    return (1e-8, 1e-12) if precise else (1e-2, 1e-5)
