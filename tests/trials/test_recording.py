@@ -161,6 +161,22 @@ def test_what_is_scaled_and_added_to_in_place_is_one_operation() -> None:
     assert names(replayed(program)) == ["add", "mul_", "add_", "add"]
 
 
+def test_momentum_and_a_step_with_numbers_take_two_operations_a_matrix() -> None:
+    def program(p: Tensor, q: Tensor, x: Tensor) -> list[Tensor]:
+        gradient = (p * 0.01).add_(torch.bmm(x, x.transpose(1, 2)))
+        q.mul_(0.9).add_(gradient)
+        p.sub_(q * 0.1)
+        return [p]
+    assert names(replayed(program)) == ["transpose", "bmm", "add", "add", "add_"]
+
+    def without_decay(p: Tensor, q: Tensor, x: Tensor) -> list[Tensor]:
+        gradient = torch.bmm(x, x.transpose(1, 2))
+        q.mul_(0.9).add_(gradient)
+        p.sub_(q * 0.1)
+        return [p]
+    assert names(replayed(without_decay)) == ["transpose", "baddbmm_", "add_"]
+
+
 def test_what_is_made_twice_is_made_once_unless_it_has_changed() -> None:
     def program(p: Tensor, q: Tensor, x: Tensor) -> list[Tensor]:
         first, again = x.exp(), x.exp()
@@ -228,8 +244,22 @@ def weighted(p: Tensor, q: Tensor, x: Tensor) -> list[Tensor]:
     return [torch.add(q, p * x, alpha=0.5), torch.sub(q, p * x), p * x - q]
 
 
+def scaled_and_added_a_product_of_itself(p: Tensor, q: Tensor, x: Tensor) -> list[Tensor]:
+    product, other = torch.bmm(p, x), torch.bmm(x, q.transpose(1, 2))
+    p.mul_(0.9).add_(product)
+    q.mul_(0.9).add_(other)
+    return [p + q]
+
+
+def scaled_before_it_changes(p: Tensor, q: Tensor, x: Tensor) -> list[Tensor]:
+    product, whole = p * 0.5, torch.arange(18).view(2, 3, 3) * 2
+    p.add_(1.0)
+    return [q + product, q.sub_(product), whole + whole * 0.5]
+
+
 @pytest.mark.parametrize("program", [
     overwritten, overwritten_through_a_view, used_twice, seen_before_it_changes, another_view_of_the_sum,
+    scaled_and_added_a_product_of_itself, scaled_before_it_changes,
     laid_out_otherwise, wider_than_the_product, of_truth_values, doubled, weighted])
 def test_a_sum_that_must_not_take_the_product_up(program: Program) -> None:
     replayed(program)
@@ -271,14 +301,15 @@ ONE: dict[str, Callable[[Tensor], Tensor]] = {
     "column": lambda a: a[..., 1:2], "sum": lambda a: a.sum(0), "times1": lambda a: aten.mul.Scalar(a, 1),
     "reshape": lambda a: a.reshape(2, 3, 3), "zeros": torch.zeros_like, "clone": Tensor.clone,
     "number": lambda a: torch.tensor(0.7, dtype=torch.float64), "split": lambda a: a.split(2, -1)[0],
+    "scaled": lambda a: a * 0.7,
     "unsafe": lambda a: torch.unsafe_split(a, 2, -1)[0], "diagonal": lambda a: a.diagonal(0, -1, -2)}
 TWO: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": torch.add, "mul": torch.mul, "sub": torch.sub, "bmm": torch.bmm, "max": torch.maximum,
     "bmm+": lambda a, b: a + torch.bmm(b, b), "half": lambda a, b: torch.add(a, b, alpha=0.5)}
 CHANGE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add_": Tensor.add_, "sub_": Tensor.sub_, "mul_": Tensor.mul_, "copy_": Tensor.copy_,
-    "zero_": lambda a, b: a.zero_(), "relu_": lambda a, b: a.relu_()}
-OFTEN = ["mul", "add", "add_", "bmm+", "turn"] * 3
+    "zero_": lambda a, b: a.zero_(), "relu_": lambda a, b: a.relu_(), "decay_": lambda a, b: a.mul_(0.9).add_(b)}
+OFTEN = ["mul", "add", "add_", "bmm+", "turn", "scaled", "bmm", "decay_"] * 3
 Line = tuple[str, int, int]
 
 

@@ -45,8 +45,11 @@ class DecayingOptimizer(Optimizer):
         return self.lr if p.ndim >= 2 else self.lr * self.vector_lr
 
     def decayed(self, p: Tensor, g: Tensor) -> Tensor:
-        """The gradient the step is to use; decay that is not coupled acts on ``p`` in place. ``g`` is left alone."""
+        """The gradient the step is to use, maybe ``g`` itself, so not to be changed; decay that is not coupled acts on
+        ``p`` in place."""
         decay = self.weight_decay if p.ndim >= 2 else self.weight_decay * self.vector_decay
+        if not isinstance(decay, Tensor) and decay == 0.0:  # as in most studies: two passes over the weights less
+            return g
         if self.decay == "coupled":
             return (p * decay).add_(g)
         p.mul_(in_type(1.0 - (decay if self.decay == "independent" else self.rate(p) * decay), p))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ _REPEATS = (aten.view.default, aten.expand.default, aten._unsafe_view.default, a
 
 def simplified(recording: Recording) -> Recording:
     """The same with fewer operations; results differ by rounding alone."""
-    for rule in (_leave_out_repetitions, _fuse, _make_once, _scale_and_add, _leave_out_unused):
+    for rule in (_leave_out_repetitions, _leave_out_unused, _scale_and_add, _fuse, _make_once, _leave_out_unused):
         recording = replace(recording, calls=rule(recording))
     return recording
 
@@ -95,7 +96,8 @@ def _scale_and_add(recording: Recording) -> list[Call]:
 
 
 def _fuse(recording: Recording) -> list[Call]:
-    """A matrix product and a sum are one call, and so are a product and a sum."""
+    """A matrix product and a sum are one call, and so are a product and a sum: of large weights a step is as fast as it
+    passes over them."""
     uses = Counter(value.number for call in recording.calls for value in call.reads)
     uses.update(value.number for value in recording.outputs)
     made = {call.out.number: (place, call) for place, call in enumerate(recording.calls)
@@ -123,9 +125,18 @@ def _fuse(recording: Recording) -> list[Call]:
 def _fused(call: Call, made: dict[int, tuple[int, Call]], uses: Counter[int]) -> tuple[Value, Call] | None:
     """For a sum with a product that nothing else uses: the product, and the call that does both. The result is to lie
     in memory as it did, for later views of it."""
-    if call.kwargs or len(call.args) != 2 or call.op not in (aten.add.Tensor, aten.add_.Tensor, aten.sub_.Tensor):
+    if len(call.args) != 2:
         return None
     left, right = call.args
+    if call.op is aten.add.out:  # as _scale_and_add leaves it: the right one is scaled and added to in place
+        _, source = made.get(left.number, (0, None))
+        if source is None or source.op is not aten.bmm.default or uses[left.number] != 1:
+            return None
+        if any(factor.memory == right.memory for factor in source.args):  # of what it has just become
+            return None
+        return left, Call(aten.baddbmm_.default, (right, *source.args), {"beta": call.kwargs["alpha"]}, call.out)
+    if call.kwargs or call.op not in (aten.add.Tensor, aten.add_.Tensor, aten.sub_.Tensor):
+        return None
     if not (isinstance(left, Value) and isinstance(right, Value)) or left.dtype != right.dtype:
         return None
     if left.dtype == torch.bool:  # whose sum is another
@@ -139,19 +150,33 @@ def _fused(call: Call, made: dict[int, tuple[int, Call]], uses: Counter[int]) ->
         if (call.op is aten.add.Tensor and source.op is aten.bmm.default and len(other.shape) == 3
                 and (out.shape, out.stride) == (product.shape, product.stride)):
             return product, Call(aten.baddbmm.default, (other, *source.args), {}, out)
-        # What has no dimensions may be on another device, which a sum allows, but not all versions of addcmul do.
-        if source.op is not aten.mul.Tensor or not all(isinstance(each, Value) and each.dtype == left.dtype
-                                                       and len(each.shape) for each in source.args):
+        if source.op is not aten.mul.Tensor or not _of(source.args, left.dtype):
             continue
         if product is left and call.op is aten.add_.Tensor:  # of the product itself, which is a new tensor
             if (other.shape, other.stride) == (out.shape, out.stride) and other.number != product.number:
-                return product, Call(aten.addcmul.default, (other, *source.args), {}, out)
+                return product, _sum(other, source.args, 1, out)
         elif product is right and call.op is not aten.add.Tensor:
-            sign = -1 if call.op is aten.sub_.Tensor else 1
-            return product, Call(aten.addcmul_.default, (left, *source.args), {"value": sign}, out)
+            return product, _sum(left, source.args, -1 if call.op is aten.sub_.Tensor else 1, out, in_place=True)
         elif call.op is aten.add.Tensor and (other.shape, other.stride) == (out.shape, out.stride):
-            return product, Call(aten.addcmul.default, (other, *source.args), {}, out)
+            return product, _sum(other, source.args, 1, out)
     return None
+
+
+def _of(factors: Sequence[Any], dtype: torch.dtype) -> bool:
+    """Whether these are two tensors of the type, or one and a number. What has no dimensions may be on another device,
+    which a sum allows, but not all versions of addcmul do."""
+    first, second = factors
+    tensors = [each for each in factors if isinstance(each, Value)]
+    return (all(each.dtype == dtype and len(each.shape) for each in tensors) and isinstance(first, Value)
+            and (isinstance(second, Value) or (isinstance(second, float) and dtype.is_floating_point)))
+
+
+def _sum(other: Value, factors: Sequence[Any], sign: int, out: Value, in_place: bool = False) -> Call:
+    """``other`` and ``sign`` times the product of the two factors, in one call."""
+    first, second = factors
+    if isinstance(second, float):
+        return Call(aten.add_.Tensor if in_place else aten.add.Tensor, (other, first), {"alpha": sign * second}, out)
+    return Call(aten.addcmul_.default if in_place else aten.addcmul.default, (other, *factors), {"value": sign}, out)
 
 
 def _leave_out_unused(recording: Recording) -> list[Call]:
