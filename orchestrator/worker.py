@@ -11,7 +11,7 @@ import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -97,6 +97,7 @@ class Worker(tune.Trainable):
             # What is wrong with it is said by the trials that cannot do without it.
             with no_exit(), contextlib.suppress(UserError, TimeUp), time_limit(job.seconds):
                 usercode.load(name, name)
+        self.edited = _edited(job)
         torch.set_num_threads(max(1, min(int(job.cpus), local_cpus())))  # a node may say that it has more than it has
         self.reset_config(config)
 
@@ -127,6 +128,8 @@ class Worker(tune.Trainable):
         done, wrong = True, ""
         keep_open()
         try:
+            if self.edited:
+                raise own.Changed(self.edited)
             with no_exit(), contextlib.suppress(Stopped):
                 for spec, emitted, attempts in self.results:
                     ids.append(spec.trial_id)
@@ -220,12 +223,23 @@ def failed(reason: str, wall_time: float) -> dict[str, Any]:
     return {"status": "failed", "reason": reason, "wall_time": wall_time}
 
 
-def _code(spec: TrialSpec) -> str | None:
-    """The fingerprint of the user's code of a trial; None where that cannot be imported, which is why it failed."""
+def _fingerprint(names: Iterable[str]) -> str | None:
+    """The fingerprint of the user's code; None where that cannot be imported, which is why trials fail."""
     try:
-        return usercode.fingerprint([spec.task["name"], spec.model["name"]])
+        return usercode.fingerprint(names)
     except UserError:
         return None
+
+
+def _edited(job: Job) -> str:
+    """A line where the user's code is not here what it was in the driver when the run began: trials of one name would
+    be trained by different code. Empty where it is the same, or cannot be read, which each trial says."""
+    if _fingerprint(job.components) in (None, job.code):
+        return ""
+    names = {name.rpartition(":")[0]: None for name in job.components if usercode.is_usercode(name)}
+    return (f"trial: {' and '.join(names)}, or what it imports beside it, was changed after the run began; leave these "
+            "files alone while it is on. Finished trials are kept: the same command goes on from them, with the new "
+            "code")
 
 
 def trial_rows(spec: TrialSpec, emitted: Emitted, attempts: int, job: Job,
@@ -237,7 +251,7 @@ def trial_rows(spec: TrialSpec, emitted: Emitted, attempts: int, job: Job,
         **flat, "trial_id": spec.trial_id, **emitted.trial, "attempts": attempts,
         "finished_at": datetime.datetime.now(datetime.timezone.utc), "device": device, "host": platform.node(),
         "torch_version": torch.__version__, "version": VERSION,
-        "code": _code(spec), "data": own.of(spec.task),
+        "code": _fingerprint([spec.task["name"], spec.model["name"]]), "data": own.of(spec.task),
         "measure": job.measure.json,
         "config": spec.canonical,
     }

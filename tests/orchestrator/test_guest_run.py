@@ -32,6 +32,9 @@ def data(source="numpy"):
     x[:, 0] += y * helper.SHIFT
     if source == "process" and os.path.basename(sys.argv[0]) != "phasesweep":
         x += os.getpid()
+    if source == "edited" and os.path.basename(sys.argv[0]) == "phasesweep":
+        with open(helper.__file__, "a") as file:  # as its author may while the run is on
+            file.write("# a note")
     return trials.Data(x[:40], y[:40, None], x[40:], y[40:], 2)
 
 def plain(s, o): return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(s), o))
@@ -139,6 +142,19 @@ def test_other_data_in_a_worker_end_the_run(folder: Path) -> None:
     line = done.stderr.splitlines()[-1]
     assert line.startswith("phasesweep: trial.task: m.py:data (source process) gave other data than before; a task ")
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_code_that_is_edited_before_a_worker_reads_it_ends_the_run(folder: Path) -> None:
+    before = (folder / "helper.py").read_text()
+    try:
+        done = subprocess.run([PHASESWEEP, "run", "s.yaml", "results=edited", "trial.task.source=edited",
+                               'space.model=["m.py:plain"]'], cwd=folder, capture_output=True, text=True, timeout=240)
+    finally:
+        (folder / "helper.py").write_text(before)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "phasesweep: trial: m.py, or what it imports beside it, was changed after the run began; leave these files "
+        "alone while it is on. Finished trials are kept: the same command goes on from them, with the new code")
 
 
 @pytest.mark.parametrize(("lines", "said"), [
