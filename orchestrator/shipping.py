@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster import Bundle
 from search_spaces import Study, Values
-from trials import usercode
+from trials import travel, usercode
 
 
 def fingerprint(study: Study) -> str | None:
@@ -27,12 +27,12 @@ def bundle(study: Study) -> Bundle:
 
     Raises UserError where that is too much to travel.
     """
-    return Bundle.of({"study.yaml": study.resolved().encode(), **usercode.files(components(study), study.name)})
+    return Bundle.of({"study.yaml": study.resolved().encode(), **travel.files(components(study), study.name)})
 
 
 def stays(study: Study) -> list[str]:
     """Files and folders beside the user's own code that do not travel with it."""
-    return usercode.stays(components(study), study.name)
+    return travel.stays(components(study), study.name)
 
 
 def components(study: Study) -> list[str]:

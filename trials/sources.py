@@ -12,7 +12,7 @@ from pathlib import Path
 def closure(file: Path) -> list[Path]:
     """``file`` and the modules and packages in its folder that it imports, and those that they import, in a fixed
     order. Found by reading, not by running: an import inside a function counts too."""
-    folder = _folder(file)
+    folder = root(file)
     found: dict[Path, None] = dict.fromkeys(_members(file, folder))
     waiting = list(found)
     while waiting:
@@ -22,6 +22,11 @@ def closure(file: Path) -> list[Path]:
                     found[each] = None
                     waiting.append(each)
     return sorted(found)
+
+
+def root(file: Path) -> Path:
+    """Where its imports are looked for: of a package's module, above the package."""
+    return file.parent.parent if file.name == "__init__.py" else file.parent
 
 
 def digest(files: Iterable[Path]) -> dict[Path, str]:
@@ -37,11 +42,6 @@ def digest(files: Iterable[Path]) -> dict[Path, str]:
 def changed(hashes: Mapping[Path, str]) -> bool:
     """Whether the content of one of the files is no longer what it was."""
     return digest(hashes) != hashes
-
-
-def _folder(file: Path) -> Path:
-    """Where its imports are looked for: of a package's module, above the package."""
-    return file.parent.parent if file.name == "__init__.py" else file.parent
 
 
 def _members(file: Path, folder: Path) -> list[Path]:

@@ -15,18 +15,17 @@ import importlib.util
 import inspect
 import os.path
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
 
-from trials import sources
+from trials import namesakes, sources
 from trials.consent import TRUST, may_run
 from trials.errors import UserError, describe, did_you_mean
 from trials.guest import guest
 
 SHIPPED = Path(__file__).parents[1] / "_usercode"
-MOST_FILES, MOST_BYTES = 500, 8 << 20  # that travel
 OURS = ("analysis", "cluster", "orchestrator", "search_spaces", "store", "trials")
 
 _folders: list[Path] = []
@@ -42,6 +41,7 @@ def search_in(folder: str | Path) -> None:
     """Look for relative ``file.py`` names (and modules) in ``folder`` too, after the working directory and before the
     folders named earlier. A study begins with it: what was changed since it was imported will be imported anew."""
     _forget_changed()
+    namesakes.begin()
     path = Path(folder).resolve()
     if path in _folders:
         _folders.remove(path)
@@ -53,7 +53,7 @@ def load(name: str, place: str) -> Callable[..., Any]:
     source, _, function = name.rpartition(":")
     if not may_run():
         raise UserError(f"{place}: {name} is the study's own code, which only looking at results does not run; {TRUST}")
-    module = _load_file(_find(source, place), place) if source.endswith(".py") else _load_module(source, place)
+    module = _load_file(find(source, place), place) if source.endswith(".py") else _load_module(source, place)
     found = getattr(module, function, None)
     if not callable(found):
         names = [key for key, value in vars(module).items() if inspect.isfunction(value)]
@@ -79,7 +79,7 @@ def parameters(name: str, leading: int, place: str) -> list[str]:
         return [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][leading:]
     source, _, function = name.rpartition(":")
     try:
-        file = _find(source if source.endswith(".py") else f"{source.replace('.', '/')}.py", place)
+        file = find(source if source.endswith(".py") else f"{source.replace('.', '/')}.py", place)
         return sources.parameters(file, function)[leading:]
     except (UserError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         raise UserError(f"{place}: what {name} takes cannot be told without running it; give all its parameters in a "
@@ -107,7 +107,7 @@ def _contents(name: str) -> dict[Path, str]:
     """Hashes of the files of a user's code; of what is installed, that of the function's file alone."""
     load(name, name)
     source = name.rpartition(":")[0]
-    module = _alias(_find(source, name)) if source.endswith(".py") else source
+    module = _alias(find(source, name)) if source.endswith(".py") else source
     file = None if module in _loaded else _source(name)
     return _loaded.get(module, {}) if file is None else sources.digest([file])
 
@@ -120,37 +120,10 @@ def _source(name: str) -> Path | None:
     return None
 
 
-def files(names: list[str], place: str) -> dict[str, bytes]:
-    """What must travel for the user-code ``names`` to run elsewhere, by its path there, relative to our packages: each
-    file, and the ``.py`` files and packages beside it, which it may import.
-
-    Modules that are installed are left out: so they must be there. Raises UserError at ``place`` where there is
-    too much beside a file.
-    """
-    found: dict[str, bytes] = {}
-    for name in sorted(set(filter(is_usercode, names))):
-        source = name.rpartition(":")[0]
-        if source.endswith(".py"):
-            path, there = _find(source, place), _shipped(source)
-        else:
-            home = _home(source, place)
-            if home is None:
-                continue
-            path = home.parent if home.name == "__init__.py" else home
-            there = SHIPPED / path.name
-        for file in _beside(path):
-            within = there.parent / file.relative_to(path.parent)
-            found[within.relative_to(SHIPPED.parent).as_posix()] = file.read_bytes()
-        if len(found) > MOST_FILES or sum(map(len, found.values())) > MOST_BYTES:
-            raise UserError(f"{place}: too much code beside {path} to send it to a cluster ({MOST_FILES} files or "
-                            f"{MOST_BYTES >> 20} MiB at most); put it into a folder with only what it imports")
-    return found
-
-
-def _home(source: str, place: str) -> Path | None:
+def home(source: str, place: str) -> Path | None:
     """The file that a user's code is named by: of a module in a package, the package's. None for what is installed."""
     if source.endswith(".py"):
-        return _find(source, place)
+        return find(source, place)
     path = Path(getattr(_load_module(source.partition(".")[0], place), "__file__", None) or sys.executable)
     folder = path.parent.parent if path.name == "__init__.py" else path.parent
     return path if folder in (Path.cwd(), SHIPPED, *_folders) else None
@@ -168,35 +141,15 @@ def _forget_changed() -> None:
     importlib.invalidate_caches()
 
 
-def stays(names: list[str], place: str) -> list[str]:
-    """What lies beside the user's files and does not travel: data, perhaps. Notes and hidden files are left out."""
-    found: dict[str, None] = {}
-    for source in sorted({name.rpartition(":")[0] for name in names if is_usercode(name)}):
-        for entry in sorted(_find(source, place).parent.iterdir()) if source.endswith(".py") else ():
-            notes = entry.suffix in (".py", ".yaml", ".yml", ".md") or entry.name[0] in "._"
-            if not notes and entry.name != "results" and not (entry / "__init__.py").exists():
-                found[f"{entry.name}/" if entry.is_dir() else entry.name] = None
-    return list(found)
-
-
-def _beside(path: Path) -> Iterator[Path]:
-    """Code in the folder of ``path``: files, and all files of packages."""
-    for entry in sorted(path.parent.iterdir()):
-        if entry.suffix == ".py" and entry.is_file():
-            yield entry
-        elif (entry / "__init__.py").is_file():
-            yield from sorted(file for file in entry.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-
-
-def _shipped(source: str) -> Path:
+def shipped(source: str) -> Path:
     """Where a user's file called ``source`` lies after it has travelled; always below SHIPPED."""
     path = PurePath(source)
     return SHIPPED.joinpath(*("_up" if part == ".." else part for part in path.relative_to(path.anchor).parts))
 
 
-def _find(source: str, place: str) -> Path:
-    if os.path.isfile(shipped := _shipped(source)):
-        return shipped
+def find(source: str, place: str) -> Path:
+    if os.path.isfile(there := shipped(source)):
+        return there
     folders = dict.fromkeys((Path.cwd(), *_folders))
     for folder in folders:
         path = folder / source
@@ -207,9 +160,11 @@ def _find(source: str, place: str) -> Path:
 
 def _load_file(path: Path, place: str) -> ModuleType:
     alias = _alias(path)
+    beside = _loaded.get(alias) or sources.closure(path)
+    namesakes.claim(path, beside, place)
+    _append(path.parent)
     if alias in sys.modules:
         return sys.modules[alias]
-    _append(path.parent)
     spec = importlib.util.spec_from_file_location(alias, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -220,7 +175,7 @@ def _load_file(path: Path, place: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         del sys.modules[alias]
         raise UserError(f"{place}: {path} cannot be imported: {describe(error)}") from error
-    _loaded[alias] = sources.digest(sources.closure(path))
+    _loaded[alias] = sources.digest(beside)
     return module
 
 
@@ -239,8 +194,10 @@ def _load_module(source: str, place: str) -> ModuleType:
             module = importlib.import_module(source)
     except (Exception, SystemExit) as error:
         raise UserError(f"{place}: module {source!r} cannot be imported: {describe(error)}") from error
-    if (home := _home(source.partition(".")[0], place)) is not None:
-        _loaded[source] = sources.digest(sources.closure(home))
+    if (file := home(source.partition(".")[0], place)) is not None:
+        beside = sources.closure(file)
+        namesakes.claim(file, beside, place)
+        _loaded[source] = sources.digest(beside)
     return module
 
 

@@ -9,7 +9,7 @@ import numpy
 import pytest
 import torch
 
-from trials import usercode
+from trials import travel, usercode
 from trials.errors import UserError
 
 MODEL = "def net(input_shape, outputs, width=4):\n    return (input_shape, outputs, width)\nNOT_A_FUNCTION = 3\n"
@@ -211,7 +211,7 @@ def arrived(monkeypatch, tmp_path_factory):
     """Unpack what travels on another machine, where the user's own folders are not."""
     def unpack(names):
         there = tmp_path_factory.mktemp("there")
-        for name, content in usercode.files(names, "x").items():
+        for name, content in travel.files(names, "x").items():
             path = there / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
@@ -251,13 +251,37 @@ def test_what_a_file_imports_travels_with_it(folder, arrived):
 
 
 def test_an_installed_module_stays_where_it_is(folder):
-    assert usercode.files(["numpy:zeros", "mlp"], "x") == {}
+    assert travel.files(["numpy:zeros", "mlp"], "x") == {}
 
 
 def test_too_much_beside_a_file_is_not_sent(folder, monkeypatch):
-    monkeypatch.setattr(usercode, "MOST_FILES", 2)
+    monkeypatch.setattr(travel, "MOST_FILES", 2)
     (folder / "a.py").touch()
-    assert len(usercode.files(["mymodel.py:net"], "x")) == 2
+    assert len(travel.files(["mymodel.py:net"], "x")) == 2
     (folder / "b.py").touch()
     with pytest.raises(UserError, match=r"^x: too much code beside .*mymodel\.py to send it to a cluster \(2 files"):
-        usercode.files(["mymodel.py:net"], "x")
+        travel.files(["mymodel.py:net"], "x")
+
+
+def beside(folder: Path, width: int, where: str = "") -> str:
+    """A model in a folder of its own, whose width its helper knows: imported at once, or ``where`` it is needed."""
+    folder.mkdir()
+    (folder / "helper.py").write_text(f"WIDTH = {width}\n")
+    (folder / "m.py").write_text(f"{'' if where else 'import helper'}\ndef net():\n    {where or 'pass'}\n"
+                                 "    return helper.WIDTH\n")
+    return f"{folder}/m.py:net"
+
+
+@pytest.mark.parametrize("where", ["", "import helper"])
+def test_two_files_beside_which_lie_modules_of_one_name(tmp_path: Path, where: str) -> None:
+    usercode.search_in(tmp_path)
+    first, second = beside(tmp_path / "a", 4, where), beside(tmp_path / "b", 8, where)
+    assert usercode.load(first, "model")() == 4
+    with pytest.raises(UserError, match=r"^task: .*b/helper\.py and .*a/helper\.py are both imported as 'helper', .*"):
+        usercode.load(second, "task")
+    usercode.search_in(tmp_path)  # the next study
+    assert usercode.load(second, "model")() == 8
+    usercode.search_in(tmp_path)
+    assert usercode.load(first, "model")() == 4 or where
+    with pytest.raises(UserError, match="both imported as 'helper'"):
+        usercode.load(second, "task")
