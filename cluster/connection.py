@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -20,6 +21,7 @@ from cluster.scratch import scratch
 # once in six) the child dies of that before it is anything.
 STUMBLED = re.compile("Starting Ray client server failed|psutil.(Zombie|NoSuch)Process")
 ATTEMPTS = 5
+_COMPLAINT = re.compile(r"\[[-\d]+ [\d:,]+ [EFC] ")  # a line of Ray's logs: an error, a failed check
 LOGS = "/tmp/ray/session_latest/logs"  # unless TMPDIR or RAY_TMPDIR move them
 
 
@@ -60,11 +62,24 @@ def session(target: str, **arguments: Any) -> Iterator[Connection]:
         try:
             _init(**arguments)
         except Exception as error:
-            raise ClusterError(f"Ray on {target}: {one_line(error)}; its logs are in {LOGS}") from error
+            raise ClusterError(f"Ray on {target}: {one_line(error)}; {_logged(arguments.get('_temp_dir'))}") from error
         with _tune_in_a_client():
             yield Connection.made(target, arguments["address"] == "local")
     finally:
         ray.shutdown()
+
+
+def _logged(folder: str | None) -> str:
+    """The last complaints in the logs of a Ray whose files are in ``folder``, which goes with it; of another, where its
+    logs are."""
+    if folder is None:
+        return f"its logs are in {LOGS}"
+    complaints = []
+    for name in ("gcs_server.out", "gcs_server.err", "raylet.out", "raylet.err"):
+        with contextlib.suppress(OSError):
+            lines = Path(folder, "session_latest", "logs", name).read_text(errors="replace").splitlines()
+            complaints += [line for line in lines if _COMPLAINT.match(line) or (line and name.endswith(".err"))][-1:]
+    return "its logs say nothing more" if not complaints else f"its logs end with: {one_line(' ... '.join(complaints))}"
 
 
 @contextmanager

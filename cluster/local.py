@@ -21,6 +21,7 @@ from cluster.scratch import PREFIX, base, scratch
 
 # Rows travel in small messages and data are loaded by each worker, so the object store holds next to nothing.
 OBJECT_STORE_BYTES = 128 * 2**20
+STORE_MORE = 2**20  # of its file, and of any log
 # By default Ray starts a worker for each core and waits for them; Tune's actors cannot use them and start their own.
 SYSTEM = {"prestart_worker_first_driver": False}
 FILES = 1024  # that its processes may have to open at once
@@ -37,13 +38,21 @@ def connect() -> AbstractContextManager[Connection]:
     Raises ClusterError at once where its files have no place or it could not open them, and on entering if it does not
     come up.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < FILES <= hard or hard == resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, FILES), hard))
-    elif soft < FILES:
-        raise ClusterError(f"a process may open {soft} files here, and Ray takes up to {FILES}; run `ulimit -n "
-                           f"{FILES}` first, or have the limit raised")
+    _allow(resource.RLIMIT_NOFILE, FILES, "a process may open {} files here, and Ray takes up to {}", "ulimit -n", 1)
+    _allow(resource.RLIMIT_FSIZE, OBJECT_STORE_BYTES + STORE_MORE,
+           "a file may have {} bytes here, and Ray's object store takes {}", "ulimit -f", 1024)
     return _connect(base(LONGEST))
+
+
+def _allow(which: int, needed: int, said: str, command: str, unit: int) -> None:
+    """Raise a limit of this process, and so of Ray's, to what is needed. Raises ClusterError where it may not be."""
+    soft, hard = resource.getrlimit(which)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        fix = f"run `{command} {-(-needed // unit)}` first, or have the limit raised"
+        raise ClusterError(f"{said.format(soft, needed)}; {fix}")
+    resource.setrlimit(which, (needed, hard))
 
 
 @contextmanager

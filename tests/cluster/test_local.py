@@ -128,15 +128,24 @@ def test_nothing_survives_a_driver_that_is_killed() -> None:
 def test_a_ray_that_does_not_come_up_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    def init(**arguments: object) -> None:
+    said: list[str] = []
+
+    def init(_temp_dir: str, **arguments: object) -> None:
+        logs = Path(_temp_dir, "session_latest", "logs")  # which go with the folder
+        logs.mkdir(parents=True)
+        (logs / "raylet.out").write_text("".join(said))
         raise RuntimeError("the first of\n\n  many lines " + "x" * 5000)
 
     monkeypatch.setattr(ray, "init", init)
     before = os.getcwd()
-    with pytest.raises(cluster.ClusterError) as caught, cluster.local():
-        pass
-    message = str(caught.value)
-    assert re.fullmatch(r"Ray on this machine: the first of many lines x{100,300}; its logs are in /\S+", message)
+    at = "[2026-01-01 00:00:00,000"
+    for line, told in (("", "its logs say nothing more"),
+                       (f"{at} E 1 1] (raylet) a.cc:1: Check failed: shm\n{at} I 1 1] (raylet) a.cc:2: fine",
+                        r"its logs end with: \[.* Check failed: shm")):
+        said[:] = [line]
+        with pytest.raises(cluster.ClusterError) as caught, cluster.local():
+            pass
+        assert re.fullmatch(r"Ray on this machine: the first of many lines x{100,300}; " + told, str(caught.value))
     assert os.getcwd() == before
 
 
@@ -144,7 +153,7 @@ def test_a_ray_that_does_not_come_up_is_one_line(monkeypatch: pytest.MonkeyPatch
                                             ((64, 512), None), ((2000, 2000), 2000)])
 def test_it_may_open_enough_files(limits: tuple[int, int], now: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     set_to = [limits]
-    monkeypatch.setattr(resource, "getrlimit", lambda which: limits)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits if which == resource.RLIMIT_NOFILE else (-1, -1))
     monkeypatch.setattr(resource, "setrlimit", lambda which, to: set_to.append(to))
     if now is None:
         with pytest.raises(cluster.ClusterError, match=r"may open 64 files here, .* `ulimit -n 1024`"):
@@ -152,6 +161,18 @@ def test_it_may_open_enough_files(limits: tuple[int, int], now: int | None, monk
     else:
         cluster.local()
         assert set_to[-1] == (now, limits[1])
+
+
+def test_its_object_store_must_fit_into_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [(4 << 20, 8 << 20)]
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits[0] if which == resource.RLIMIT_FSIZE else (-1, -1))
+    with pytest.raises(cluster.ClusterError, match=r"have 4194304 bytes here, .* 135266304; run `ulimit -f 132096`"):
+        cluster.local()
+    set_to: list[tuple[int, tuple[int, int]]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda which, to: set_to.append((which, to)))
+    limits[0] = (4 << 20, resource.RLIM_INFINITY)
+    cluster.local()
+    assert set_to == [(resource.RLIMIT_FSIZE, (135266304, resource.RLIM_INFINITY))]
 
 
 @pytest.mark.parametrize(("files", "expected"), [
