@@ -10,9 +10,15 @@ may be read by programs.
 from __future__ import annotations
 
 import contextlib
+import decimal
+import gc
 import locale
+import logging
 import os
+import signal
+import socket
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -55,6 +61,26 @@ def _put_environment(before: dict[Any, Any]) -> None:
     os.environb.update({key: value for key, value in before.items() if now.get(key) != value})
 
 
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _handlers() -> dict[int, Any]:
+    """Of signals; only the main thread may set them."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.getsignal(number) for number in _SIGNALS}
+
+
+def _put_handlers(before: dict[int, Any]) -> None:
+    for number, handler in before.items():
+        if handler is not None and signal.getsignal(number) != handler:  # None: one that Python did not set
+            signal.signal(number, handler)
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD)
 # torch has two ways to set a precision. The newer comes first, for while both are in use the older raises; and last
 # too, for the older, when it is set, sets it.
 _PRECISIONS = [_flag(where, "fp32_precision") for where in (
@@ -77,9 +103,23 @@ _SETTINGS: tuple[_Setting, ...] = (
     *(_flag(torch.backends.cuda.matmul, name) for name in (
         "allow_tf32", "allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")),
     _flag(torch.backends.mkldnn, "enabled"),
+    (lambda: sys.float_info.min / 4 == 0.0, torch.set_flush_denormal),  # of this thread, in Python as in torch
+    (lambda: dict(vars(torch._tensor_str.PRINT_OPTS)), lambda value: vars(torch._tensor_str.PRINT_OPTS).update(value)),
+    _flag(torch.utils.deterministic, "fill_uninitialized_memory"),
+    (torch._C._check_sparse_tensor_invariants, torch._C._set_check_sparse_tensor_invariants),
     (np.geterr, lambda value: np.seterr(**value)),
+    (np.geterrcall, np.seterrcall),
+    (np.getbufsize, np.setbufsize),
     (np.get_printoptions, lambda value: np.set_printoptions(**value)),
     (sys.getrecursionlimit, sys.setrecursionlimit),
+    (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
+    (gc.get_threshold, lambda value: gc.set_threshold(*value)),
+    (lambda: decimal.getcontext().__reduce__()[1], lambda value: decimal.setcontext(decimal.Context(*value))),
+    _flag(logging.root.manager, "disable"),
+    (socket.getdefaulttimeout, socket.setdefaulttimeout),
+    (_umask, os.umask),
+    (_handlers, _put_handlers),
+    _flag(sys, "stderr"),
     (os.getcwd, os.chdir),
     (lambda: list(sys.path), _put_path),
     (_environment, _put_environment),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from trials import usercode
+from trials.blame import blame
 from trials.errors import UserError, describe
 from trials.evaluate import finite
 from trials.guest import guest
@@ -19,7 +20,7 @@ from trials.measurements.gradient_noise import gradients
 from trials.measurements.hessian import hessian
 from trials.measurements.objective import objective
 from trials.observer import Observer
-from trials.setup import UNSOUND, build_module, load_data, prepare, sound
+from trials.setup import build_module, load_data, prepare
 from trials.spec import TrialSpec
 from trials.trainer import Alone
 
@@ -34,9 +35,10 @@ def rehearse(spec: TrialSpec, measure: Measure | None = None) -> None:
     try:
         with guest(spec.seed, "global"):
             alone = Alone(prepare(spec, "cpu"))
-            if not finite(alone.read(None, None).losses["train_loss"]) and not sound(alone.trial):
-                raise UserError(f"trial.model: {UNSOUND}")
-            alone.take()
+            before = alone.read(None, None).losses["train_loss"]
+            loss, _ = alone.take()
+            if not (finite(before) and finite(loss.item())) and (blamed := blame(alone.trial, 0)) is not None:
+                raise UserError(f"trial: {blamed}")
             if measure is not None and usercode.is_usercode(spec.model["name"]):
                 _measure(alone, measure)
     except UserError:

@@ -15,7 +15,6 @@ from torch.nn.parameter import is_lazy
 from trials import usercode
 from trials.batches import total_steps
 from trials.errors import UserError
-from trials.evaluate import evaluate, finite
 from trials.guest import guest
 from trials.knobs.base import Knob
 from trials.modes import evaluation
@@ -177,9 +176,3 @@ def _check_output(network: Network, data: Data) -> None:
 
 
 UNSOUND = "the output of the model is not finite before any training"
-
-
-def sound(trial: Trial) -> bool:
-    """Whether the training loss of the model is finite as it was built, before a knob or a step changed it."""
-    module = build_module(trial.spec, trial.data).to(trial.data.x_train.device, trial.data.dtype)
-    return finite(evaluate(trial.network, *tensors(module), trial.data)["train_loss"])

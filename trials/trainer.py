@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trials import generators, usercode
 from trials.batches import Batches
+from trials.blame import blame
 from trials.checkpoint import NO_CHECKPOINTS, Checkpoint, Checkpoints
 from trials.divergence import CHECK_EVERY, NOT_FINITE, Watch
 from trials.evaluate import NAMES, evaluate
@@ -19,7 +20,7 @@ from trials.knobs.base import Moment
 from trials.measure import Measure
 from trials.observer import Emitted, Observer, Reading, observe
 from trials.optimizers.base import Params, global_norm
-from trials.setup import UNSOUND, Trial, prepare, sound
+from trials.setup import Trial, prepare
 from trials.spec import TrialSpec
 from trials.step import Step
 from trials.streams import seeded
@@ -54,9 +55,9 @@ def _aside(trial: Trial, taken: int) -> Iterator[None]:
 
 
 def verdict(trial: Trial, taken: int, reason: str) -> tuple[str, int, str]:
-    """Status, step and reason of a trial whose loss is not finite: diverged is what training did, so a model that gives
-    no finite loss as it is built has failed."""
-    return ("failed", taken, UNSOUND) if taken == 0 and not sound(trial) else ("diverged", taken, reason)
+    """Status, step and reason of a trial whose loss is not finite."""
+    blamed = blame(trial, taken)
+    return ("diverged", taken, reason) if blamed is None else ("failed", taken, blamed)
 
 
 def outcome(observer: Observer, status: str, taken: int, reason: str | None, wall_time: float, lanes: int = 1,

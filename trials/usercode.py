@@ -89,8 +89,9 @@ def parameters(name: str, leading: int, place: str) -> list[str]:
 def fingerprint(names: Iterable[str]) -> str | None:
     """A short hash of the source files behind the user-code ``names`` and of what these import beside them, as they
     were when they were imported; None if there are none."""
-    contents = {content for name in names if is_usercode(name) for content in _contents(name).values()}
-    return hashlib.blake2b("".join(sorted(contents)).encode(), digest_size=8).hexdigest() if contents else None
+    contents = {f"{file} {content}" for name in names if is_usercode(name)
+                for file, content in _contents(name).items()}
+    return hashlib.blake2b("\n".join(sorted(contents)).encode(), digest_size=8).hexdigest() if contents else None
 
 
 def earlier_fingerprint(names: Iterable[str]) -> str | None:
@@ -103,13 +104,16 @@ def earlier_fingerprint(names: Iterable[str]) -> str | None:
     return digest.hexdigest() if any_found else None
 
 
-def _contents(name: str) -> dict[Path, str]:
-    """Hashes of the files of a user's code; of what is installed, that of the function's file alone."""
+def _contents(name: str) -> dict[str, str]:
+    """Hashes of the files of a user's code, by their paths beside it, which are the same on each machine; of what is
+    installed, that of the function's file alone."""
     load(name, name)
     source = name.rpartition(":")[0]
     module = _alias(find(source, name)) if source.endswith(".py") else source
     file = None if module in _loaded else _source(name)
-    return _loaded.get(module, {}) if file is None else sources.digest([file])
+    found = _loaded.get(module, {}) if file is None else sources.digest([file])
+    top = os.path.commonpath([each.parent for each in found]) if found else ""
+    return {each.relative_to(top).as_posix(): content for each, content in found.items()}
 
 
 def _source(name: str) -> Path | None:

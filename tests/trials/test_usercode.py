@@ -159,6 +159,12 @@ def test_fingerprint_follows_what_is_imported_beside_the_file_and_nothing_else(f
         (folder / file).write_text((folder / file).read_text() + "# a thought\n")
         seen.add(now())
     assert len(seen) == 6
+    one, other = folder / "helper.py", folder / "parts" / "deep.py"
+    before = now()
+    mine, theirs = one.read_text(), other.read_text()
+    one.write_text(theirs)
+    other.write_text(mine)
+    assert now() != before  # the same contents under other names
 
 
 def test_the_fingerprint_of_earlier_versions_can_be_told(folder):

@@ -104,13 +104,20 @@ def _labels(y: Tensor, classes: int, place: str) -> Tensor:
 
 def _tensor(value: Any, place: str) -> Tensor:
     """A copy, on the CPU: whoever made it may change it later."""
+    if isinstance(value, np.ma.MaskedArray):
+        if (masked := int(np.ma.getmaskarray(value).sum())) > 0:
+            raise UserError(f"{place} has {masked:,} masked values; fill them (x.filled(0)) or drop these samples")
+        value = value.data
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        if value.dtype.kind == "f" and value.dtype.itemsize > 8:  # wider than torch has
+            value = value.astype(np.float64)
         return torch.tensor(np.ascontiguousarray(value).astype(value.dtype.newbyteorder("="), copy=False))
     if not isinstance(value, Tensor):
         what = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         raise UserError(f"{place}: expected a torch tensor or a NumPy array of numbers, got {what}")
-    if value.is_complex() or value.layout != torch.strided or value.is_meta or value.is_quantized:
-        kind = "meta" if value.is_meta else f"{value.layout}".removeprefix("torch.")
+    if value.is_complex() or value.layout != torch.strided or value.is_meta or value.is_quantized or (
+            value.is_nested):
+        kind = "meta" if value.is_meta else "nested" if value.is_nested else f"{value.layout}".removeprefix("torch.")
         raise UserError(f"{place}: expected an ordinary tensor of real numbers, got {value.dtype} ({kind})")
     return value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
