@@ -70,7 +70,8 @@ class Tables(Frames):
     """The four tables of one study, with the trials that had finished when ``load`` was called.
 
     ``table`` reads a choice of columns and rows. A run commits the trials part last, so rows of the other tables count
-    only where their trial is among ``ids``: those of a commit under way or torn, and of later trials, are left out.
+    only where their trial is among ``ids`` and their part has its trials part: those of a commit under way or torn, and
+    of later trials, are left out.
     """
 
     place: str
@@ -150,7 +151,11 @@ class Tables(Frames):
         if any(mismatch(trials, found.footers.get(number), name) for number, trials in self.noted.items()):
             partfiles.check(self.filesystem, self.root)  # unless a run has just replaced them
             found = Parts.find(self.filesystem, self.root, name)
-        return found
+        if name == "trials":
+            return found
+        # One without its trials part is of a commit under way or cut short, or was put there by somebody.
+        return replace(found, footers={number: found.footers[number] for number in found.footers
+                                       if number in self.noted})
 
     def settled(self, read: Callable[[], T], *names: str) -> T:
         """``read()``, again if a part of these tables was replaced under its hands; damage raises UserError."""

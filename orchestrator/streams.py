@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import resource
 import sys
 from typing import Any
 
@@ -20,7 +21,7 @@ class Output(io.RawIOBase):
     error is raised once where ``drops`` is not set."""
 
     def __init__(self, number: int, drops: bool) -> None:
-        self._number, self._copy = number, fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, ABOVE)
+        self._number, self._copy = number, _copy(number)
         self.drops = drops
         self.error: OSError | None = None
 
@@ -53,7 +54,14 @@ class Output(io.RawIOBase):
 
 def remember() -> None:
     """Have the three opened again by ``keep_open`` as they are now."""
-    _copies.update({number: fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, ABOVE) for number in range(3)})
+    _copies.update({number: _copy(number) for number in range(3)})
+
+
+def _copy(number: int) -> int:
+    """Another descriptor of the same file, away from the first ones, which others count on; where only so many may be
+    open that there is none there, the next."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3 if 0 <= soft < ABOVE + 8 else ABOVE)
 
 
 def keep_open() -> None:

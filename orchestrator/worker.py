@@ -165,7 +165,7 @@ class Worker(tune.Trainable):
                     yield spec, emitted, self.pack.attempts[spec.trial_id] + 1
             except TimeUp:
                 why = "side by side they took more than resources.seconds each"
-            except (Exception, SystemExit) as error:
+            except (Exception, SystemExit, KeyboardInterrupt) as error:  # a worker has no keyboard
                 why = str(error) if isinstance(error, _Unpacked) else reason(error)
                 if lasting(error):
                     self.unfit[structure(specs[0])] = why
@@ -213,7 +213,7 @@ class Worker(tune.Trainable):
                     return train(spec, self.job.measure, self.pack.device, self.checkpoints), attempts
             except TimeUp:  # the next time it would take as long
                 return Emitted(failed(too_long(self.job.seconds), time.perf_counter() - began)), attempts
-            except (Exception, SystemExit) as error:
+            except (Exception, SystemExit, KeyboardInterrupt) as error:  # a worker has no keyboard
                 if attempts > self.job.retries:
                     return Emitted(failed(describe(error), time.perf_counter() - began)), attempts
 

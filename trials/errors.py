@@ -33,7 +33,12 @@ def describe(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)] or frames[-1:]
     place = f" ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs and theirs[-1].filename[0] != "<" else ""
-    return without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))[:500] + place
+    try:
+        said = str(error)
+    except Exception as other:
+        said = f"(its message cannot be had: {type(other).__name__})"
+    line = " ".join(f"{type(error).__name__}: {said}".split()).encode(errors="backslashreplace").decode()
+    return without_secrets(line)[:500] + place
 
 
 def without_secrets(text: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.folder import Folder
+from orchestrator.provenance import check_name
 from search_spaces import Study, bundled, load_study, read_study
 from trials import consent, storage
 from trials.errors import UserError
@@ -46,9 +47,13 @@ def load(args: argparse.Namespace) -> tuple[Study, str]:
 @contextlib.contextmanager
 def looking(args: argparse.Namespace, own: bool = False) -> Iterator[tuple[Study, str]]:
     """What ``load`` gives, with nothing run of the code that the study names, unless ``--trust`` is given: results may
-    have come from anyone. With ``own``, that goes for the study of a results folder only."""
+    have come from anyone. With ``own``, that goes for the study of a results folder only. Raises UserError where the
+    folder is another study's."""
     with consent.untouched(not args.trust and not (own and _is_own(args.study))):
-        yield load(args)
+        study, results = load(args)
+        if not into(args):
+            check_name(study, Folder.open(results))
+        yield study, results
 
 
 def into(args: argparse.Namespace) -> bool:
@@ -62,7 +67,7 @@ def results_folder(args: argparse.Namespace) -> str:
     if results:
         return results
     for folder in (Path(args.study), Path("results") / args.study):
-        if os.path.isdir(folder / "trials"):
+        if _is_results(folder):
             return str(folder)
     if storage.is_uri(args.study):
         return str(args.study)

@@ -23,6 +23,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from orchestrator.commands import common
+from trials.errors import UserError
 
 EXAMPLE = ('phasesweep query batch_size_phases \\\n'
            '    "SELECT batch_size, avg(test_accuracy) FROM trials GROUP BY 1 ORDER BY 1"')
@@ -43,6 +44,10 @@ def main(args: argparse.Namespace, console: Console) -> int:
     """Print the answer as a table or as CSV; a batch of its rows is in memory at a time."""
     from analysis.sql import stream  # here: it brings DuckDB and pandas, which the other verbs need not wait for
 
+    for word in args.overrides:
+        if not word.startswith(("results=", "into=")):
+            raise UserError(f"{word!r}: query asks all that is in a results folder, whatever a study asks for; say in "
+                            "the SQL which rows are wanted, such as WHERE lr < 0.1")
     try:
         with contextlib.closing(stream(common.results_folder(args), args.sql)) as answer:
             if args.csv:

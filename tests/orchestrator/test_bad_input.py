@@ -248,6 +248,11 @@ def test_sql_that_is_wrong_or_writes(capsys: pytest.CaptureFixture[str], results
     assert said in complaint(capsys, "query", "mine.yaml", sql)
 
 
+def test_a_query_takes_no_change_of_the_study(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["query", "batch_size_phases", "SELECT 1", "space.lr=[0.1]"]) == 2
+    assert "'space.lr=[0.1]': query asks all that is in a results folder" in capsys.readouterr().err
+
+
 def test_a_query_before_anything_has_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no such results folder; run the study first" in complaint(capsys, "query", "mine.yaml", "SELECT 1")
     assert "did you mean 'batch_size_phases'?" in complaint(capsys, "query", "batch_size_phase", "SELECT 1")

@@ -194,4 +194,4 @@ def test_tiny_trials_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(lane_count, "SECONDS", 0.005)
     found = choose(trial(), "cpu", 64)
-    assert found.lanes == 64 and found.seconds < found.alone / 3  # ten times less, on any machine
+    assert found.lanes >= 32 and found.seconds < found.alone / 3  # ten times less, on any machine; 64 are hardly faster

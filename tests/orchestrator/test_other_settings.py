@@ -186,6 +186,12 @@ def test_the_folder_of_another_study_is_refused_unless_asked_for(
         out, err = capsys.readouterr()
         assert f"R: holds the study 'mix', not '{name}'" in err and "into=R" in err and err.count("\n") == 1 and not out
     assert {path: path.read_bytes() for path in (here / "R").rglob("*") if path.is_file()} == before
+    for verb in ("status", "fit", "report", "plan"):
+        assert cli.main([verb, "mix2.yaml", "results=R"]) == 2
+        assert "R: holds the study 'mix', not 'mix2'" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (here / "R").rglob("*") if path.is_file()} == before
+    assert cli.main(["status", "mix2.yaml", "into=R"]) == 0
+    capsys.readouterr()
     renamed = load_study("mix2.yaml")
     assert run(renamed, "R", never, Console(), into=True).survey.finished  # the same trials: nothing to run
     for again in (renamed, study):  # both are at home there now

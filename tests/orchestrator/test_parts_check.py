@@ -152,6 +152,19 @@ def test_it_is_noticed_by_all(here: Path, name: str, capsys: pytest.CaptureFixtu
         pd.testing.assert_frame_equal(found, frame.sort_values(keys, ignore_index=True))
 
 
+@pytest.mark.parametrize("table", ["steps", "layers", "spectra"])
+@pytest.mark.parametrize("number", [3, 7])
+def test_a_copy_where_a_commit_might_have_begun_counts_for_nothing(here: Path, table: str, number: int,
+                                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    """Readers cannot tell it from the beginning of a commit."""
+    sound = analysis.load("R").table(table)
+    shutil.copy(part(table), part(table, number))
+    pd.testing.assert_frame_equal(analysis.load("R").table(table), sound)
+    assert cli.main(["query", "R", "--csv", f"SELECT count(*) FROM {table}"]) == 0
+    assert capsys.readouterr().out.split() == ["count_star()", str(len(sound))]
+    assert len(opened().statuses) == 6 and not part(table, number).exists()
+
+
 def test_parts_of_older_versions_are_read_and_checked_as_far_as_they_tell(
         here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They have no name of their group; a copy of all four is noticed by the trials in it."""
