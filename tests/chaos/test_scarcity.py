@@ -23,8 +23,7 @@ SCARCE = {  # lines of a shell before the command
     "a home that is a file": "export HOME=/dev/null",
     "hardly any environment": "for name in $(env | cut -d= -f1); do case $name in PATH) ;; *) unset $name; esac; done",
 }
-CLAIM = """
-analysis:
+CLAIM = """analysis:
   - {claim: a higher rate leaves less loss, law: power, y: train_loss, x: lr, expect: {exponent: {below: 0}}}
 """
 
@@ -49,8 +48,8 @@ def test_a_reader_that_is_killed_changes_nothing(words: list[str], small_undistu
     verb, *rest = words
     results, chance = tmp_path / "results", random.Random(verb)
     subprocess.run(["cp", "-r", small_undisturbed, results], check=True)
-    with (results / "study.yaml").open("a") as file:
-        file.write(CLAIM)
+    study = (results / "study.yaml").read_text()
+    (results / "study.yaml").write_text(study.replace("analysis: []", CLAIM))
     expected = cli(verb, results, *rest).stdout
     before = contents(results)
     for _ in range(10):
