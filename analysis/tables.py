@@ -191,7 +191,8 @@ def load(path: str | os.PathLike[str]) -> Tables:
 
         ids, noted = unread.settled(read_ids, "trials")
     except OSError as error:
-        raise UserError(f"{place}: cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{place}: cannot be read: {str(error).splitlines()[0]}; check the path and the storage behind "
+                        "it") from None
     if not len(ids):
         raise UserError(f"{place}: no trial has finished yet; run the study, or look again later")
     if again := len(ids) - pc.count_distinct(ids).as_py():

@@ -67,6 +67,10 @@ def _imported(file: Path) -> Iterator[str]:
                 yield from (alias.name.split(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 yield node.module.split(".")[0]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("import_module",
+                                                                                              "__import__"):
+                yield from (word.value.split(".")[0] for word in node.args[:1]
+                            if isinstance(word, ast.Constant) and isinstance(word.value, str))
 
 
 def parameters(file: Path, function: str) -> list[str]:

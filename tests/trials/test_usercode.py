@@ -145,7 +145,9 @@ def test_fingerprint_follows_what_is_imported_beside_the_file_and_nothing_else(f
     (folder / "parts" / "__init__.py").touch()
     (folder / "parts" / "deep.py").write_text("import numpy, helper\n")
     (folder / "unrelated.py").write_text("a script\n")
-    (folder / "m.py").write_text("def net():\n    from parts import deep\n    return deep.helper.WIDTH\n")
+    (folder / "m.py").write_text("import importlib\ndef net():\n    from parts import deep\n"
+                                 "    importlib.import_module('late')\n    return deep.helper.WIDTH\n")
+    (folder / "late.py").touch()
     names = ["m.py:net", "mymodel:net"]
 
     def now():
@@ -155,10 +157,10 @@ def test_fingerprint_follows_what_is_imported_beside_the_file_and_nothing_else(f
     (folder / "unrelated.py").write_text("changed\n")
     assert now() == first
     seen = {first}
-    for file in ("helper.py", "parts/deep.py", "parts/__init__.py", "m.py", "mymodel.py"):
+    for file in ("helper.py", "parts/deep.py", "parts/__init__.py", "m.py", "late.py", "mymodel.py"):
         (folder / file).write_text((folder / file).read_text() + "# a thought\n")
         seen.add(now())
-    assert len(seen) == 6
+    assert len(seen) == 7
     one, other = folder / "helper.py", folder / "parts" / "deep.py"
     before = now()
     mine, theirs = one.read_text(), other.read_text()
