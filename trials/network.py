@@ -86,10 +86,15 @@ class Network:
     def evaluating(self) -> Iterator[None]:
         """The module in evaluation mode (running statistics, no dropout of its own); afterwards it is as it was before,
         each of its parts in its mode, and with what it remembers."""
+        with self.forgetting(), evaluation(self.module):
+            yield
+
+    @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """The module, which afterwards remembers what it did before."""
         remembered = self.memory.now()
         try:
-            with evaluation(self.module):
-                yield
+            yield
         finally:
             self.memory.put_back(remembered)
 

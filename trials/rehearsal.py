@@ -19,6 +19,7 @@ from trials.measurements.ggn import GaussNewton
 from trials.measurements.gradient_noise import gradients
 from trials.measurements.hessian import hessian
 from trials.measurements.objective import objective
+from trials.memory import Memory
 from trials.observer import Observer
 from trials.setup import build_module, load_data, prepare
 from trials.spec import TrialSpec
@@ -77,6 +78,7 @@ def equal_starts(one: TrialSpec, seeds: tuple[int, ...]) -> bool:
     if len(seeds) < 2 or not usercode.is_usercode(one.model["name"]):
         return False
     data = load_data(one)
-    first, second = (build_module(replace(one, seed=seed), data).state_dict() for seed in seeds[:2])
-    return first.keys() == second.keys() and all(
-        torch.equal(value, second[name]) for name, value in first.items() if torch.is_tensor(value))
+    first, second = (build_module(replace(one, seed=seed), data) for seed in seeds[:2])
+    ours, theirs = first.state_dict(), second.state_dict()
+    return ours.keys() == theirs.keys() and not Memory(first, set(ours)).differs(Memory(second, set(ours))) and all(
+        torch.equal(value, theirs[name]) for name, value in ours.items() if torch.is_tensor(value))

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from trials import usercode
+from trials import generators, shared, usercode
 from trials.batches import total_steps
 from trials.errors import UserError
 from trials.guest import guest
 from trials.knobs.base import Knob
+from trials.memory import Memory
 from trials.modes import evaluation
 from trials.network import Network, tensors
 from trials.optimizers.base import Optimizer, Params
-from trials.packs.unfit import Unfit
+from trials.packs.unfit import Unfit, plain
 from trials.schedules.base import Schedule
 from trials.spec import TrialSpec, make
 from trials.streams import Stream, torch_seeded
@@ -63,7 +64,7 @@ def prepare(spec: TrialSpec, device: str, like: Trial | None = None) -> Trial:
         module = build_module(spec, data).to(data.x_train.device, data.dtype)
         initial, buffers = tensors(module)
         if usercode.is_usercode(spec.model["name"]):
-            _check_same(network, initial, buffers, module, data)
+            _check_same(network, initial, buffers, module, data, spec.batch_size)
     knobs = {name: make("knob", {"name": name, **params}) for name, params in spec.knobs.items()}
     for knob in knobs.values():
         initial = knob.initial(initial)
@@ -86,11 +87,25 @@ def _given(data: Data, knobs: Mapping[str, Knob], streams: Mapping[str, Stream])
 
 
 @torch.no_grad()
-def _check_same(network: Network, initial: Params, buffers: Params, module: torch.nn.Module, data: Data) -> None:
-    x_B = data.x_train[:2]
-    with network.evaluating():
-        ours = network(initial, buffers, x_B)
-    if not torch.allclose(ours, module.eval()(x_B.clone()), equal_nan=True):
+def _check_same(network: Network, initial: Params, buffers: Params, module: torch.nn.Module, data: Data,
+                batch_size: int) -> None:
+    """The network of a pack is that of its first trial. What another trial's module holds beside its tensors must be as
+    in that one, and what it gives too, in the mode of training and in that of evaluation."""
+    if differs := network.memory.differs(Memory(module, {*initial, *buffers})):
+        raise Unfit(f"{plain(differs)} of the model is another one at another seed, and is no parameter or buffer")
+    drawn = generators.states()
+
+    def same(ours: Tensor, x_B: Tensor) -> bool:
+        generators.restore(drawn)
+        return torch.allclose(ours, module(x_B.clone()), equal_nan=True)
+    with network.evaluating(), evaluation(module):
+        evaluated = same(network(initial, buffers, data.x_train[:2]), data.x_train[:2])
+    x_B = data.x_train[:batch_size]
+    generators.restore(drawn)
+    with network.forgetting():
+        trained = same(network(initial, {name: value.clone() for name, value in buffers.items()}, x_B), x_B)
+    generators.restore(drawn)
+    if not (evaluated and trained):
         raise Unfit("the model of another seed differs in more than its parameters and buffers")
 
 
@@ -115,6 +130,7 @@ def build_module(spec: TrialSpec, data: Data) -> torch.nn.Module:
             return built
     build = usercode.load(name, "trial.model.name")
     with guest(spec.seed, "init"):
+        shared.begin()
         module = build(data.input_shape, data.outputs, **params)
         if not isinstance(module, torch.nn.Module):
             raise UserError(f"trial.model.name: {name} must return a torch.nn.Module, got {type(module).__name__}")
@@ -146,7 +162,6 @@ def _check_tensors(module: torch.nn.Module) -> None:
 def build_network(spec: TrialSpec, data: Data) -> Network:
     """The trial's model as a function of its parameters, where the data are; its output is checked."""
     network = Network(build_module(spec, data).to(data.x_train.device, data.dtype))
-    network.memory.begin()
     if usercode.is_usercode(spec.model["name"]):
         with guest(spec.seed, "check", str(data.x_train.device)):
             _check_output(network, data)

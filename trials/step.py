@@ -105,6 +105,9 @@ class Step:
         held = {name: value.detach() for name, value in buffers.items()}  # the same memory
         loss = self._objective(leaves, held, batch, moments)
         buffers.update({name: value.detach() for name, value in held.items()})
+        for name, leaf in leaves.items():
+            if leaf.data_ptr() != params[name].data_ptr():  # the model gave it other memory: weight.data = ...
+                params[name].copy_(leaf.detach())
         # A user's model may hold parameters that its forward pass does not use: their gradient is zero.
         grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return loss.detach(), dict(zip(leaves, grads, strict=True))

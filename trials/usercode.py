@@ -133,6 +133,12 @@ def home(source: str, place: str) -> Path | None:
     return path if folder in (Path.cwd(), SHIPPED, *_folders) else None
 
 
+def modules() -> list[ModuleType]:
+    """The user's modules that are loaded: those named, and those of the files beside that they import."""
+    files = {str(file) for hashes in _loaded.values() for file in hashes}
+    return [module for module in list(sys.modules.values()) if getattr(module, "__file__", None) in files]
+
+
 def _forget_changed() -> None:
     """Forget the modules whose files are no longer as they were imported, as happens in a notebook."""
     for name, hashes in list(_loaded.items()):

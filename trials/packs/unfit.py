@@ -15,6 +15,7 @@ _MEANINGS = (
      "the model reads numbers into Python (if, float(), .item()), which lanes cannot do each for itself"),
     (r"random operation|randomness", "the model draws random numbers of its own; the dropout knob can be packed"),
     (r"numpy\(\)|data pointer|storage", "the model reads the memory of tensors (.numpy()), which lanes do not have"),
+    (r"mutating directly with `\.data`", "the model assigns to .data of a tensor, which lanes do not have"),
     (r"in-place", "the model changes in place a tensor that is the same in all lanes"),
     (r"vmap|[Bb]atching rule", "the model has an operation that torch.func.vmap cannot follow"),
 )

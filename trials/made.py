@@ -1,0 +1,169 @@
+"""The objects that plain data (told.py) tells of: those that are there, changed in place, and new ones for the rest."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trials.told import KINDS, PLAIN, fields, name, ordered, put_field
+
+_NUMBERS = {"complex": complex, "Decimal": Decimal, "Fraction": Fraction}
+
+
+class Making:
+    """``there`` are objects by their paths. What can be is changed in place, for others may hold it too."""
+
+    def __init__(self, there: Mapping[str, Any]) -> None:
+        self._there = dict(there)
+
+    def make(self, told: Any, path: str) -> Any:
+        """The object of this path, as it is told."""
+        there = self._there.get(path)
+        made = self._made(told, path, there)
+        if type(made) not in PLAIN:
+            self._there[path] = made
+        return made
+
+    def _made(self, told: Any, path: str, there: Any) -> Any:
+        if isinstance(told, Tensor):
+            return _tensor(told, there)
+        if not isinstance(told, list):
+            return told
+        kind, parts, *more = told
+        if kind == "same":
+            return self._there.get(parts)
+        if kind == "number":
+            return _NUMBERS[parts](*more) if parts in _NUMBERS else np.frombuffer(more[0], parts)[0]
+        if kind == "array":
+            return _array(parts, there, *more)
+        if kind == "random":
+            return _with_state(there, parts)
+        if kind == "member":
+            return type(there)[parts]
+        if kind == "calls":
+            for place, part in enumerate(parts):
+                self.make(part, f"{path}({place})")
+        elif kind == "cache":
+            there.cache_clear()
+        elif kind == "object":
+            self._fill(there, parts, path)
+        elif kind == "dict":
+            return self._dict(there if isinstance(there, dict) else {}, parts, path, *more)
+        elif kind in KINDS:
+            return self._container(kind, there, parts, path, *more)
+        return there
+
+    def _fill(self, there: Any, parts: list[Any], path: str) -> None:
+        for key, part in parts:
+            put_field(there, key, self.make(part, f"{path}.{key}"))
+        for key in fields(there).keys() - {key for key, _ in parts}:
+            if key in getattr(there, "__dict__", {}):
+                del there.__dict__[key]
+            elif not key.startswith("default "):
+                object.__delattr__(there, key)
+
+    def _dict(self, there: dict[Any, Any], parts: list[Any], path: str, what: str = "", fields: Any = ()) -> Any:
+        self._there[path] = there  # it may hold itself
+        made = {}
+        for place, (key, part) in enumerate(parts):
+            at = f"{path}[{key!r}]" if type(key) in PLAIN else f"{path}[#{place}]"
+            made[self.make(key, f"{path}<{place}>")] = self.make(part, at)
+        ordered(there).clear(there)
+        ordered(there).update(there, made)
+        if fields:
+            self._fill(there, fields, path)
+        return there
+
+    def _container(self, kind: str, there: Any, parts: list[Any], path: str, what: str = "", fields: Any = ()) -> Any:
+        base: Any = KINDS[kind]
+        changes = kind in ("list", "deque", "set")
+        found = there if isinstance(there, base) else base()
+        if changes:
+            self._there[path] = found
+        each = [self.make(part, f"{path}[{place}]") for place, part in enumerate(parts)]
+        if not changes:
+            same = isinstance(there, base) and len(there) == len(each) and all(
+                mine is theirs for mine, theirs in zip(there, each, strict=True))
+            return there if same else base.__new__(type(found), each)
+        base.clear(found)
+        (set.update if base is set else deque.extend if base is deque else list.extend)(found, each)
+        if fields:
+            self._fill(found, fields, path)
+        return found
+
+
+def can_make(told: Any, path: str, there: Mapping[str, Any]) -> bool:
+    """Whether it can be made where only the objects ``there`` are: nothing in it is opaque, and what is more than plain
+    containers is of a class that is there already."""
+    if not isinstance(told, list):
+        return True
+    kind, parts, *more = told
+    if kind in ("opaque", "unseen", "cache"):
+        return False
+    if kind in ("same", "number", "array"):
+        return True
+    if kind == "code":
+        return path in there and name(there[path]) == parts
+    if kind == "own":
+        return path in there
+    found = there.get(path)
+    if more and more[0] not in {f"builtins.{kind}", "collections.deque"}:
+        owner = found if kind == "calls" or hasattr(found, "__code__") else type(found)
+        if found is None or name(owner) != more[0]:
+            return False
+    if kind in ("random", "member"):
+        return True
+    inner = [*more[1:]] if kind in KINDS else []
+    if kind == "object":
+        return all(can_make(part, f"{path}.{key}", there) for key, part in parts)
+    if kind == "dict":
+        items = [can_make(part, f"{path}[{key!r}]" if type(key) in PLAIN else f"{path}[#{place}]", there)
+                 and can_make(key, f"{path}<{place}>", there) for place, (key, part) in enumerate(parts)]
+    else:
+        left, right = "()" if kind == "calls" else "[]"
+        items = [can_make(part, f"{path}{left}{place}{right}", there) for place, part in enumerate(parts)]
+    return all(items) and all(can_make(part, f"{path}.{key}", there) for each in inner for key, part in each)
+
+
+def _tensor(told: Tensor, there: Any) -> Tensor:
+    if not isinstance(there, Tensor):
+        return told.clone()
+    with torch.no_grad():
+        held = there.detach()
+        if (held.shape, held.dtype) == (told.shape, told.dtype):
+            held.copy_(told)
+        else:
+            there.data = told.clone().to(there.device)
+    return there
+
+
+def _array(parts: Tensor, there: Any, kind: str = "", shape: Any = ()) -> Any:
+    if not kind:  # as earlier versions told it
+        return parts.numpy().copy()
+    made = np.frombuffer(parts.numpy().tobytes(), kind).reshape(shape)
+    if isinstance(there, np.ndarray) and (there.dtype, there.shape) == (made.dtype, made.shape):
+        there[...] = made
+        return there
+    return made.copy()
+
+
+def _with_state(there: Any, state: Any) -> Any:
+    if isinstance(there, torch.Generator):
+        there.set_state(state)
+        return there
+    made = Making({}).make(state, "")
+    if isinstance(there, np.random.Generator):
+        there.bit_generator.state = made
+    elif isinstance(there, np.random.RandomState):
+        there.set_state(made)
+    elif isinstance(there, random.Random):
+        there.setstate(made)
+    return there
