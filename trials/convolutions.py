@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trials.in_use import Computed
+from trials.computed import Computed
 from trials.modes import evaluation
 from trials.optimizers.base import Params
 

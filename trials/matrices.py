@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from trials.in_use import Computed
+from trials.computed import Computed
 from trials.optimizers.base import Params
 
 KINDS: tuple[tuple[type[nn.Module], str], ...] = (

@@ -1,7 +1,9 @@
 """The matrices that a forward pass multiplies its input by, where the model computes them from its parameters.
 
 Every torch function that the pass calls is seen. What is made of parameters alone, and then multiplied with what came
-of the input, is a weight in use: ``F.linear(x, self.weight * self.mask)``, ``x @ (self.u @ self.v)``.
+of the input, is a weight in use: ``F.linear(x, self.weight * self.mask)``, ``x @ (self.u @ self.v)``. A tensor that is
+written in place is made of what was written into it. A buffer that is multiplied with instead of a parameter of its
+shape, which the pass does not use, takes its place: an average of weights that is used in evaluation mode.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ def operands(module: nn.Module, example: Tensor) -> list[Operand]:
     """
     params = dict(module.named_parameters())
     devices = [example.device] if example.is_cuda else []
-    with torch.random.fork_rng(devices), torch.no_grad(), _Watch(params, example) as watch:
+    buffers = [value for value in module.buffers() if value.ndim >= 2 and value.is_floating_point()]
+    with torch.random.fork_rng(devices), torch.no_grad(), _Watch(params, buffers, example) as watch:
         module(example)
     kept: list[tuple[frozenset[str], Tensor]] = []
     for parts, value in watch.computed:
@@ -54,6 +57,12 @@ def operands(module: nn.Module, example: Tensor) -> list[Operand]:
         name = _name(parts, params, taken)
         taken.add(name)
         found.append(Operand(name, parts & parted, value))
+    unused = {name: value for name, value in params.items() if name not in watch.used}
+    for value in watch.frozen:
+        instead = [name for name, other in unused.items() if other.shape == value.shape]
+        if len(instead) == 1:
+            found.append(Operand(instead[0], frozenset(instead), value))
+            del unused[instead[0]]
     return found
 
 
@@ -72,18 +81,26 @@ def _name(parts: Collection[str], params: Mapping[str, Tensor], taken: Collectio
 class _Watch(TorchFunctionMode):
     """Tells what is made of parameters alone from what is made of the input, function by function."""
 
-    def __init__(self, params: Mapping[str, Tensor], example: Tensor) -> None:
+    def __init__(self, params: Mapping[str, Tensor], buffers: Iterable[Tensor], example: Tensor) -> None:
         super().__init__()
-        self._made = {id(value): (value, frozenset([name])) for name, value in params.items()}
+        self._made = {id(value): (value, frozenset[str]()) for value in buffers}
+        self._made |= {id(value): (value, frozenset([name])) for name, value in params.items()}
+        self._written: dict[int, Tensor] = {}  # by storage
         self._flowing = {id(example): example}  # tensors are kept, so that their ids stay theirs
         self._storages = {value.untyped_storage().data_ptr(): name for name, value in params.items() if value.numel()}
         self.computed: list[tuple[frozenset[str], Tensor]] = []
         self.direct: set[str] = set()
+        self.used: set[str] = set()
+        self.frozen: list[Tensor] = []  # made of buffers alone
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
         given = list(_tensors((args, kwargs)))
-        parts = frozenset[str]().union(*(self._made[id(value)][1] for value in given if id(value) in self._made))
+        for value in given:
+            self._recall(value)
+        result = func(*args, **(kwargs or {}))
+        made = [self._made[id(value)][1] for value in given if id(value) in self._made]
+        parts = frozenset[str]().union(*made)
+        self.used |= parts
         flows = any(id(value) in self._flowing for value in given)
         if func in PRODUCTS and flows:
             for value in given:
@@ -91,20 +108,42 @@ class _Watch(TorchFunctionMode):
                     self._note(value)
         # A layer applied to learned tokens, say, gives activations: they flow, as the input's do.
         flows |= func in LAYERS
-        for value in _tensors(result):
+        changed = list(_tensors(args[:1])) if _in_place(func) else []
+        for value in (*_tensors(result), *_tensors((kwargs or {}).get("out")), *changed):
             if flows:
                 self._flowing[id(value)] = value
                 self._made.pop(id(value), None)
-            elif parts:
+            elif made:
                 self._made[id(value)] = value, parts
+        for value in changed:
+            if value.untyped_storage().data_ptr() not in self._storages:
+                self._written[value.untyped_storage().data_ptr()] = value
         return result
+
+    def _recall(self, value: Tensor) -> None:
+        """A view of what was written in place, or what a view of it was written into, is made of the same."""
+        if id(value) in self._made or id(value) in self._flowing or not self._written:
+            return
+        if (other := self._written.get(value.untyped_storage().data_ptr())) is not None:
+            if id(other) in self._flowing:
+                self._flowing[id(value)] = value
+            elif id(other) in self._made:
+                self._made[id(value)] = value, self._made[id(other)][1]
 
     def _note(self, value: Tensor) -> None:
         name = self._storages.get(value.untyped_storage().data_ptr())
-        if name is None:
+        if not self._made[id(value)][1]:
+            self.frozen.append(value)
+        elif name is None:
             self.computed.append((self._made[id(value)][1], value.clone()))
         else:
             self.direct.add(name)
+
+
+def _in_place(func: Any) -> bool:
+    """Whether a function changes its first argument."""
+    name = getattr(func, "__name__", "")
+    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
