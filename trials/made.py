@@ -44,6 +44,10 @@ class Making:
             return _NUMBERS[parts](*more) if parts in _NUMBERS else np.frombuffer(more[0], parts)[0]
         if kind == "array":
             return _array(parts, there, *more)
+        if kind == "bytearray":
+            made = there if type(there) is bytearray else bytearray()
+            made[:] = parts
+            return made
         if kind == "random":
             return _with_state(there, parts)
         if kind == "member":
@@ -108,7 +112,7 @@ def can_make(told: Any, path: str, there: Mapping[str, Any]) -> bool:
     kind, parts, *more = told
     if kind in ("opaque", "unseen", "cache"):
         return False
-    if kind in ("same", "number", "array"):
+    if kind in ("same", "number", "array", "bytearray"):
         return True
     if kind == "code":
         return path in there and name(there[path]) == parts

@@ -81,6 +81,8 @@ class Telling:
     def _parts(self, value: Any, path: str) -> Any:
         if isinstance(value, (Tensor, np.ndarray)):
             return self._array(value, path)
+        if type(value) is bytearray:
+            return ["bytearray", bytes(value)]
         if isinstance(value, Enum):
             return ["member", value.name, name(type(value))]
         if isinstance(value, _DRAWING):

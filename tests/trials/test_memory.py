@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import collections
+import datetime
+import enum
+import threading
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -109,6 +113,39 @@ def test_values_come_back_as_they_were_and_in_place() -> None:
     memory.put(changes)
     assert module.k == 2 and module.extra == "new" and inner == [1, 2.5, (True, None), 4]
     assert module.weights[0].tolist() == [2.0, 2.0] and module.table[3] == {"x"}
+
+
+class Mode(enum.Enum):
+    FIRST, SECOND = 1, 2
+
+
+class Pair(NamedTuple):
+    left: list[int]
+    right: int
+
+
+def test_objects_that_cannot_be_told_come_back_themselves() -> None:
+    module = Plain()
+    module.mode, module.when, module.call = Mode.FIRST, datetime.date(2020, 1, 1), torch.relu
+    module.pair, module.table = Pair([1], 2), collections.defaultdict(list)  # type: ignore[assignment]
+    module.bytes, module.lock = bytearray(b"a"), threading.Lock()
+    memory, (inner, _) = Memory(module, set()), module.pair
+    before, checkpoint = memory.now(), memory.since(memory.now())
+    assert checkpoint == {}
+    module.mode, module.pair = Mode.SECOND, Pair(inner, 3)
+    module.bytes.extend(b"b")  # type: ignore[operator]
+    inner.append(2)
+    module.table["new"].append(1)  # type: ignore[index, union-attr]
+    changes = memory.since(before)
+    assert changes is not None and changes.keys() == {"mode", "pair", "bytes", "table"}
+    module.when, module.call = datetime.date(2021, 1, 1), torch.tanh
+    assert memory.since(before) is None
+    memory.put_back(before)
+    assert memory.changed(before) == [] and module.mode is Mode.FIRST and Mode.FIRST.value == 1
+    assert module.pair == ([1], 2) and module.pair.left is inner and module.call is torch.relu
+    memory.put(changes)
+    assert module.mode is Mode.SECOND and type(module.pair) is Pair and module.pair == ([1, 2], 3)
+    assert module.table == {"new": [1]} and type(module.table) is collections.defaultdict and module.bytes == b"ab"
 
 
 def test_torchs_own_modules_are_not_looked_at() -> None:
