@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from analysis.claims.moment import Moment
+from analysis.claims.moment import NEAR, Moment
 from trials.errors import UserError, did_you_mean
 from trials.fields import is_number
-from trials.records import COLUMNS, FINAL
+from trials.records import COLUMNS, FINAL, MEASURED_BY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from analysis.tables import Frames
 
 FINISHED = ("completed", "stopped")
+MOST_SHOWN = 12  # layers that a line lists
 # What follows from other columns.
 DERIVED = ("diverged", "phase", "accuracy_gap", "loss_gap", "lr_per_batch", "configuration")
 _LABELS = frozenset(("phase", "because"))  # what label_phases adds to a layer
@@ -38,10 +39,12 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
                  where: Mapping[str, Sequence[Any]] | None = None) -> pd.DataFrame:
     """The ``columns`` (and trial_id, configuration, status) of every trial with a result, at one moment of training.
 
-    A row a trial; a row a trial and layer where a column of the table ``layers``, or ``phase``, is asked for.
-    ``where`` keeps rows whose columns have one of some values (see ``named``). Derived columns: ``diverged`` (0 or 1),
-    ``phase`` and ``because`` (see phases.py), ``accuracy_gap`` (training minus test), ``loss_gap`` (test minus
-    training), ``lr_per_batch`` (lr / batch_size) and ``configuration`` (a number for each setting, seeds apart).
+    A row a trial. Where a column of the table ``layers``, or ``phase``, is asked for, it is of one layer: ``where``
+    names it, or it is the only one with such numbers. A row a trial and layer where ``layer`` is one of the columns, or
+    ``where`` has a list of them (see ``pooled``). ``where`` keeps rows whose columns have one of some values (see
+    ``named``). Derived columns: ``diverged`` (0 or 1), ``phase`` and ``because`` (see phases.py), ``accuracy_gap``
+    (training minus test), ``loss_gap`` (test minus training), ``lr_per_batch`` (lr / batch_size) and ``configuration``
+    (a number for each setting, seeds apart).
 
     At a training loss numbers are interpolated between the two measured steps about it, and phases follow from
     interpolated order parameters.
@@ -49,7 +52,7 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     Trials without such a moment are left out; ``absent`` says which.
 
     Numbers measured after a divergence are no results: such trials are left out unless ``diverged`` is asked for.
-    Raises UserError where nothing is left, or was measured then.
+    Raises UserError where nothing is left, or was measured then, or several layers are.
     """
     where = where or {}
     wanted = {*columns, *where}
@@ -68,6 +71,8 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
             steps = steps.sort_values("step").drop_duplicates("trial_id", keep="last")
         else:
             picked = at.pick(steps)
+            if picked.empty:
+                raise UserError(f"{tables.place}: no results {at}; {_reach(steps, at)}")
             steps = _between(steps, picked, ["trial_id"])
             there = trials["trial_id"].isin(steps["trial_id"])
             for name in where.keys() & set(trials.columns) - set(steps.columns):
@@ -86,10 +91,49 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
         if rows.empty:
             raise UserError(f"{tables.place}: no results {at} where {name} is {' or '.join(map(str, values))}; "
                             f"{did_you_mean(values[0], map(str, found))}")
+    if measured and "layer" not in wanted:
+        rows = _of_one(rows, measured - {"because"}, tables.place)
     kept = dict.fromkeys(["trial_id", "configuration", "status", *sorted(wanted)])
     rows = rows[list(kept)].reset_index(drop=True)
     rows.attrs["absent"] = absent
+    if "layer" in where and (layers := rows["layer"].nunique()) > 1:
+        rows.attrs["pooled"] = f"{layers} layers of {rows['trial_id'].nunique():,} trials"
     return rows
+
+
+def pooled(rows: pd.DataFrame) -> list[str]:
+    """What to say of rows of several layers: ``2 layers of 30 trials``; nothing where they are of one."""
+    return [rows.attrs["pooled"]] if "pooled" in rows.attrs else []
+
+
+def name_one(columns: Iterable[str], layers: Sequence[str]) -> str:
+    """What to say where it is open which of several layers is meant."""
+    shown = ", ".join(layers[:MOST_SHOWN])
+    if len(layers) > MOST_SHOWN:
+        shown += f" and {len(layers) - MOST_SHOWN} more"
+    return (f"{' and '.join(columns)} of {len(layers)} layers ({shown}), which are not independent trials; name one: "
+            f'where: {{layer: "{layers[0]}"}}, or list those to be pooled')
+
+
+def _of_one(rows: pd.DataFrame, measured: set[str], place: str) -> pd.DataFrame:
+    """The rows of the one layer that has these numbers; UserError where several have."""
+    layers = list(rows.dropna(subset=sorted(measured))["layer"].unique())
+    if len(layers) > 1:
+        raise UserError(f"{place}: there is {name_one(sorted(measured), layers)}")
+    return rows[rows["layer"] == layers[0]] if layers else rows
+
+
+def _reach(steps: pd.DataFrame, at: Moment) -> str:
+    if at.step is not None:
+        return f"measured steps end at {steps['step'].max():,}, and the nearest must be within a factor of {NEAR:g}"
+    return f"the least training loss is {steps['train_loss'].min():.3g}"
+
+
+def unmeasured(rows: pd.DataFrame, columns: Iterable[str]) -> str:
+    """Which of these columns have no number at all, and what measures it; empty where each has one."""
+    empty = [name for name in columns if len(rows) and rows[name].isna().all()]
+    return "; ".join(f"{name} is null in all {len(rows):,} rows" + (
+        f", it takes measure.{MEASURED_BY[name]}: last or log" if name in MEASURED_BY else "") for name in empty)
 
 
 def absent(tables: Frames, rows: pd.DataFrame, over: str) -> list[str]:
@@ -108,7 +152,10 @@ def absent(tables: Frames, rows: pd.DataFrame, over: str) -> list[str]:
 def named(wanted: Any, among: Iterable[Any]) -> list[Any]:
     """Those of the values ``among`` that ``wanted`` names: those equal to it, for real numbers to 1e-6 of it; else the
     one that is shown so when it is rounded, as tables do, to three digits, or to as many as are given. UserError where
-    several are shown so."""
+    several are shown so. A whole number names the text that is spelt so, such as the layer "4"."""
+    if isinstance(wanted, int) and not isinstance(wanted, bool) and (among := list(among)) and all(
+            isinstance(value, str) for value in among):
+        wanted = str(wanted)
     values = [value for value in among if isinstance(value, str) == isinstance(wanted, str)]
     equal = [value for value in values if value == wanted or (
         isinstance(value, float) and is_number(wanted) and math.isclose(value, wanted, rel_tol=1e-6))]
@@ -146,7 +193,8 @@ def _layers(tables: Frames, wanted: set[str], trials: pd.DataFrame, picked: pd.D
     else:
         layers = _between(layers, picked, ["trial_id", "layer"])
     if layers.empty:
-        raise UserError(f"{tables.place}: no layers were measured then; set measure.weights to log and run again")
+        raise UserError(f"{tables.place}: no layers were measured then; run with measure.weights: log, into another "
+                        "results folder where these trials have finished")
     if wanted & _LABELS:
         layers = label_phases(layers)
     return layers.drop(columns="step")

@@ -7,6 +7,7 @@ it may take is bounded: memory by half of what this process may have, the disk f
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import re
 import resource
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BATCH = 8192  # rows of the answer at a time
 FEWER = "aggregate, take fewer columns, or a LIMIT"
+NEAREST = 3  # columns that are named for one that is not there
 SPILL = 8 << 30  # bytes on disk at most, for what does not fit into memory; never more than half of what is free
 PATIENCE = 3.0  # seconds that a statement is given to stop; it takes milliseconds
 CGROUP = Path("/sys/fs/cgroup")
@@ -186,9 +188,20 @@ def _plain(tables: Tables, error: Exception) -> UserError:
     if unknown is None:
         return UserError(f"query: {_line(error)}")
     what, name = (group for group in unknown.groups() if group)
-    known = TABLES if what == "Table" else {
-        column for table in TABLES for column in tables.rows(table).schema.names}
-    return UserError(f"query: no {what.lower()} called {name!r}; {did_you_mean(name, known)}")
+    if what != "Table":
+        return UserError(f"query: no column called {name!r}; {_nearest(tables, name)}")
+    return UserError(f"query: no table called {name!r}; {did_you_mean(name, TABLES)}")
+
+
+def _nearest(tables: Tables, name: str) -> str:
+    """The columns whose names are most like it, with the tables that they are in."""
+    places: dict[str, list[str]] = {}
+    for table in TABLES:
+        for column in tables.rows(table).schema.names:
+            places.setdefault(column, []).append(table)
+    near = difflib.get_close_matches(name, places, n=NEAREST, cutoff=0)
+    said = ", ".join(f"{column} (in {', '.join(places[column])})" for column in near)
+    return f"the nearest are {said}; DESCRIBE trials lists those of a table"
 
 
 def _line(error: Exception) -> str:

@@ -33,6 +33,7 @@ class Workers:
         wants = {"cuda": {**cpu, "GPU": study.resources.gpu or GPU_SHARE}, "cpu": cpu}
         self._wants = {device: want for device, want in wants.items() if study.device in ("auto", device)}
         self.slots = dict.fromkeys(self._wants, 0)
+        self._needs_gpu = "cuda" in self._wants and study.resources.gpu > 0
         self.count()
 
     def count(self) -> None:
@@ -46,12 +47,14 @@ class Workers:
                                      if (node["NodeID"] in self._kept) == (device == "cuda"))
 
     def check(self, target: str) -> None:
-        """Raise UserError where none of the nodes of ``target`` can ever hold a worker. Nodes with nothing to give,
+        """Raise UserError where none of the nodes of ``target`` can ever hold a worker; where the study gives a worker
+        a GPU, one must have it. Nodes with nothing to give,
         such as a head whose workers are still to come, are waited for."""
         have = [node["Resources"] for node in self._nodes if node["Resources"].get("CPU", 0.0) > 0.0]
-        if not have or any(self.slots.values()):
+        fits = self.slots["cuda"] if self._needs_gpu else any(self.slots.values())
+        if not have or fits:
             return
-        want = self._wants["cuda" if self._kept else [*self._wants][-1]]
+        want = self._wants["cuda" if self._kept or self._needs_gpu else [*self._wants][-1]]
         best = max(have, key=lambda resources: [resources.get(name, 0.0) for name in reversed(want)])
         fix = "lower resources.cpu" + (" or resources.gpu, or change device" if "GPU" in want else "")
         raise UserError(f"resources: a worker wants {_words(want, want)}, but no node of {target} has that (the best "

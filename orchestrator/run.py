@@ -18,6 +18,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from orchestrator import checkpoints, parts
+from orchestrator.beforehand import rehearse
 from orchestrator.folder import Folder, patiently
 from orchestrator.lease import Lease
 from orchestrator.progress import SweepProgress
@@ -27,14 +28,11 @@ from orchestrator.shipping import components, earlier_fingerprint, fingerprint
 from orchestrator.signals import Signals
 from orchestrator.store import Store, committed, read_trials
 from orchestrator.survey import Survey, survey, work
-from orchestrator.time_limit import TimeUp, time_limit, too_long
 from search_spaces import Study
 from trials import records, usercode
 from trials.errors import UserError
 from trials.packs.structure import structure
 from trials.records import Rows
-from trials.rehearsal import equal_starts, rehearse
-from trials.spec import TrialSpec
 from trials.tasks import own
 from trials.tasks.fingerprint import same
 
@@ -58,13 +56,13 @@ def run(study: Study, results: str, connect: Connect, console: Console, into: bo
 
     Raises UserError (bad folder, disk full, another driver) and ClusterError; what was committed stays.
     """
-    folder = Folder.open(results)
+    folder, tell = Folder.open(results), partial(_warn, console)
     if not into:
         check_name(study, folder)
     fresh = not read_trials(folder, ["trial_id"], skip_damaged=True).num_rows
     before = survey(study, {}, lambda trial_ids: [None] * len(trial_ids)) if fresh else None
     if before is not None:  # said before the folder is made
-        _rehearse(before, study, console)
+        rehearse(before, study, tell)
     connection = connect() if fresh else None
     with Lease(folder) as lease:
         store = Store.open(folder, wanted_schemas(study, folder))
@@ -81,44 +79,13 @@ def run(study: Study, results: str, connect: Connect, console: Console, into: bo
                 write_study(study, folder, before.others > 0)
             return Outcome(before, None)
         if not fresh:
-            _rehearse(before, study, console)
+            rehearse(before, study, tell)
         if before.failed:
             store.discard(before.failed)
         if kept := write_study(study, folder, before.others > 0):
             _warn(console, kept)
         interrupted = _sweep(study, folder, store, lease, leftovers, observed, before, connection or connect(), console)
         return Outcome(survey(study, store.statuses, observed), interrupted)
-
-
-def _rehearse(found: Survey, study: Study, console: Console) -> None:
-    """Raise UserError if neither the first nor the last trial can be trained. Where only some cannot, the others are to
-    run; what has failed before is tried again as it is."""
-    if found.failed or found.last is None:
-        return
-    spec = next(iter(found.examples.values()))
-    try:
-        first_step(spec, study)
-    except own.Changed:
-        raise
-    except UserError:
-        with contextlib.suppress(UserError):
-            first_step(found.last, study)
-            return
-        raise
-    if equal_starts(spec, study.seeds):
-        _warn(console, f"seeds {study.seeds[0]} and {study.seeds[1]} start from the same weights: replicates differ in "
-                       f"the order of the data alone. If {spec.model['name']} calls torch.manual_seed, remove it: "
-                       "the generators are seeded for each trial")
-
-
-def first_step(spec: TrialSpec, study: Study) -> None:
-    """Raise UserError if the trial cannot be trained or measured, or takes longer to than a whole trial may."""
-    seconds = study.resources.seconds
-    try:
-        with time_limit(seconds):
-            rehearse(spec, study.measure)
-    except TimeUp:
-        raise UserError(f"trial: its first step {too_long(seconds)}") from None
 
 
 def _warn(console: Console, line: str) -> None:

@@ -192,4 +192,6 @@ def _find(key: str, places: Mapping[Path, Any], anything: Container[str]) -> Pat
     known = {".".join(path[i:]) for path in paths for i in range(len(path)) if path in places or len(path[i:]) > 1}
     if len(tail) > 1 and ".".join(tail[:-1]) in known:
         known |= {".".join((*tail[:-1], form)) for form in ("values", "low", "high", "num", "scale")}
+    if tail[0] == "trial" and any(path[-len(tail[1:]):] == tail[1:] for path in paths if tail[1:]):
+        raise UserError(f"space.{key}: the keys of space begin below trial; write space.{'.'.join(tail[1:])}")
     raise UserError(f"space.{key}: no such key in the trial; {did_you_mean(key, known)}")

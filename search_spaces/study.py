@@ -120,6 +120,13 @@ class Study:
         flats = [spec.flat() for spec in self._substitute.examples]
         return tuple(dict.fromkeys(flat[name] for flat in flats if name in flat)) or None
 
+    @cached_property
+    def extremes(self) -> tuple[TrialSpec, ...]:
+        """Trials that have between them every value of a model's, and task's, axes that bounds the others."""
+        shown = [axis for axis in self.axes if axis.path[0] in ("model", "task")]
+        return tuple(self._substitute.first(axis, value) for axis in shown for value in axis.extremes) or (
+            self._substitute.first(),)
+
     def check_claims(self) -> None:
         """Raise UserError for a claim about trials that this study does not have: it could never be decided."""
         for i, claim in enumerate(self.claims):

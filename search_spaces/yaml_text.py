@@ -37,6 +37,17 @@ _SCALARS: dict[str, tuple[re.Pattern[str] | None, list[str], Callable[[str], Any
 _TAG = "tag:yaml.org,2002:"
 
 
+# What PyYAML says of the most usual slips, and what to tell whoever made one.
+_BLOCK = ("indented unlike the lines above it; keys of one mapping, and items of one list, begin in the same column")
+_HINTS = {
+    **{f"expected <block end>, but found {token!r}": _BLOCK for token in (
+        "<block mapping start>", "<block sequence start>", "<scalar>", "-", "?")},
+    "mapping values are not allowed here": "a key stands where none can be: is it indented further than the keys above "
+                                           "it, or is there a ': ' in text without quotes?",
+    "found character '\\t' that cannot start any token": "indented by a tab; YAML takes spaces only",
+}
+
+
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own convention, filled below
     depth = nodes = 0
@@ -78,7 +89,7 @@ def parse(text: str) -> Any:
     try:
         node = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
-        raise UserError(f"line {error.problem_mark.line + 1}: {error.problem}") from None
+        raise UserError(f"line {error.problem_mark.line + 1}: {_HINTS.get(error.problem, error.problem)}") from None
     except yaml.YAMLError as error:
         raise UserError(f"not YAML: {error}") from None
     return None if node is None else _plain(node)

@@ -83,6 +83,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
 }
 
+# Column -> what in the study's ``measure:`` block switches it on, of those that are not always there.
+MEASURED_BY = {**{column.name: "weights" for column in METRICS}, "rows": "weights", "cols": "weights",
+               **{column.name: each.group for each in measurements.MEASUREMENTS if each.table in ("steps", "layers")
+                  for column in each.columns}}
+
 
 def schemas(config: Mapping[str, pa.DataType], axes: Sequence[str]) -> dict[str, pa.Schema]:
     """The schema of each table of a study.

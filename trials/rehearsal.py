@@ -48,6 +48,18 @@ def rehearse(spec: TrialSpec, measure: Measure | None = None) -> None:
         raise UserError(f"trial: cannot be trained: {describe(error)}") from error
 
 
+def layers(spec: TrialSpec) -> list[str]:
+    """The names that the weight matrices of the trial's model have in the table ``layers``. Raises UserError."""
+    try:
+        with guest(spec.seed, "global"):
+            observer = Observer(prepare(spec, "cpu"), Measure())
+            return [matrix.layer for matrix in observer.matrices] + [each.layer for each in observer.operators]
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f"trial: the model cannot be measured: {describe(error)}") from error
+
+
 def _measure(alone: Alone, wanted: Measure) -> None:
     """Take those measurements that call the model, on a few samples; of the long ones, which take hundreds of products
     with a Hessian, a single product."""

@@ -51,6 +51,16 @@ class Boundary:
         """Rows fitted."""
         return int((~self.data["censored"]).sum())
 
+    @property
+    def scales(self) -> str:
+        """What the slope is of over what: ``slope d log(batch_size) / d weight_decay``, with a word on why an axis is
+        linear."""
+        v, u = (f"d log({name})" if log else f"d {name}" for name, log in
+                ((self.y, self.log[1]), (self.x, self.log[0])))
+        why = [f"{name} is linear" + ("" if (self.data[name] > 0).all() else ": it holds values that are not above 0")
+               for name, log in ((self.x, self.log[0]), (self.y, self.log[1])) if not log]
+        return f"slope {v} / {u}" + (f" ({'; '.join(why)})" if why else "")
+
     def line(self, x: npt.ArrayLike) -> Array:
         """The boundary's y at ``x``, (n,). Raises UserError beyond the data, or where there is no boundary."""
         return np.asarray(self._solve(self.coefficients[None, :], self._inside(x))[0])

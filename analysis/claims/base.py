@@ -153,6 +153,22 @@ class Claim(ABC):
         """The numbers that ``expect`` may name."""
         return self.gives
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """The columns that it looks at, those of ``where`` included."""
+        named = (getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["parse"] in (column, columns))
+        return frozenset(self.where).union(*((name,) if isinstance(name, str) else name for name in named))
+
+    @property
+    def layers(self) -> tuple[Any, ...]:
+        """The layers that it names; none where it leaves them open."""
+        return self.where.get("layer", ())
+
+    @property
+    def hopeless(self) -> str:
+        """Why no result could decide it; empty where some could."""
+        return ""
+
     def check(self, place: str) -> None:
         """Raise UserError for keys that do not fit together."""
         for name in self.expect:
@@ -218,6 +234,8 @@ def judge(claims: Sequence[Claim], tables: Frames) -> list[Verdict]:
     verdicts = []
     for claim in claims:
         try:
+            if claim.hopeless:
+                raise UserError(claim.hopeless)
             verdicts.append(claim.verdict(tables))
         except (UserError, np.linalg.LinAlgError) as error:  # the second where an outcome follows from an axis, say
             verdicts.append(claim.decided("", {name: Estimate(math.nan, math.nan, math.nan) for name in claim.expect},

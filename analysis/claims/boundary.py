@@ -7,16 +7,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 
 from analysis.claims.base import CLAIMS, Claim, Verdict, cell, column, columns, number, setting
 from analysis.estimates import Answer
-from analysis.observe import observations
+from analysis.observe import observations, pooled, unmeasured
 from trials.errors import UserError
+from trials.records import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.tables import Frames
+
+
+# Numbers that are measured, and so nowhere exactly one of two.
+_MEASURED = frozenset(column.name for columns in COLUMNS.values() for column in columns
+                      if pa.types.is_floating(column.type))
 
 
 def _pair(value: Any, place: str, known: Collection[str]) -> tuple[Any, ...]:
@@ -31,7 +38,8 @@ class BoundaryClaim(Claim):
     """The outcome changes across a curve in the plane of the two axes ``in``, the second as a function of the first.
 
     Axes count in logarithms where all their values are above 0. The outcome is the column ``boundary`` itself (0 or 1),
-    or whether it is ``above`` a number, or which of two values it has (``between``; rows with others are left out).
+    or whether it is ``above`` a number, or which of two values it has (``between`` these two, such as two phases; rows
+    with others are left out).
     Trials that were stopped early, before the outcome showed, are censored. Undecided where the boundary departs from
     one without a formula (boundaries/levelset.py) by more than chance.
     """
@@ -53,6 +61,13 @@ class BoundaryClaim(Claim):
         if self.above is None and not self.between and self.boundary != "diverged":
             raise UserError(f"{place}: says of no value of {self.boundary} on which side it is; give above or between")
 
+    @property
+    def hopeless(self) -> str:
+        if self.boundary not in _MEASURED or not self.between:
+            return ""
+        return (f"between names two values, such as phases, but {self.boundary} is a measured number, hardly ever "
+                f"exactly {' or '.join(map(str, self.between))}; give above: NUMBER")
+
     def verdict(self, tables: Frames) -> Verdict:
         import pandas as pd
 
@@ -63,18 +78,21 @@ class BoundaryClaim(Claim):
         for name in (*self.in_, *([] if self.above is None else [self.boundary])):
             if not pd.api.types.is_numeric_dtype(rows[name]):
                 raise UserError(f"boundary: column {name!r} holds {rows[name].dtype}; give a column of numbers")
+        if empty := unmeasured(rows, [self.boundary]):
+            raise UserError(f"boundary: {empty}")
         rows = self._outcomes(rows)
         x, y = self.in_
         curved = True if "curvature" in self.expect else None
         log = (bool((rows[x] > 0).all()), bool((rows[y] > 0).all()))
         fit = fit_boundary(rows, self._name, x, y, log=log, cluster="configuration", censored="censored", curved=curved)
-        about = f"{self._name} over {x} and {y} {self.at}"
+        about = f"{self._name} over {x} and {y} {self.at}, {fit.scales}"
         if fit.kind == "none":
             return self.decided(about, fit.estimates, fit.n, fit.method, fit, [f"no boundary here: {fit.because}"],
                                 ["undecided"])
         check = agreement(fit)
         answers: list[Answer] = ["undecided"] if fit.kind == "crossover" or check.misleads else []
-        notes = [f"{fit.kind}: {fit.because}", *([f"but not this line: {check.because}"] if check.misleads else [])]
+        notes = [f"{fit.kind}: {fit.because}", fit.scales, *pooled(rows),
+                 *([f"but not this line: {check.because}"] if check.misleads else [])]
         return self.decided(about, fit.estimates, fit.n, fit.method, fit, notes, answers)
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, setting
-from analysis.observe import observations
+from analysis.observe import observations, pooled
 
 if TYPE_CHECKING:
     from analysis.tables import Frames
@@ -28,4 +28,4 @@ class CollapseClaim(Claim):
         rows = observations(tables, {self.collapse, self.over, self.by}, self.at, self.where)
         fit = collapse(rows, self.over, self.collapse, self.by, cluster="configuration")
         return self.decided(f"{self.collapse} {self.at} = f({self.over} / {self.by}^exponent)", fit.estimates,
-                            len(fit.data), fit.method, fit)
+                            len(fit.data), fit.method, fit, pooled(rows))

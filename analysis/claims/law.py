@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, columns, setting
 from analysis.estimates import Answer
 from analysis.laws import forms
-from analysis.observe import observations
+from analysis.observe import observations, pooled
 from trials.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,4 +83,5 @@ class LawClaim(Claim):
         rivals = [fit_law(rows, forms.beside(name, fit.law), self.x, self.y, cluster=cluster) for name in self.against]
         answers, notes = preferred(fit, rivals)
         about = f"{self.y} {self.at} = {fit.law.formula.partition('= ')[2] or fit.law.formula}, x = {', '.join(self.x)}"
-        return self.decided(about, fit.estimates, fit.n, fit.method, fit, notes, answers, tuple(rivals))
+        return self.decided(about, fit.estimates, fit.n, fit.method, fit, [*notes, *pooled(rows)], answers,
+                            tuple(rivals))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, one_of, setting
 from analysis.claims.law import a_law, laws, preferred
 from analysis.laws import forms
-from analysis.observe import observations
+from analysis.observe import observations, pooled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ class _OverAxis(Claim):
         fit, *rivals = (fit_optimum(rows, law, axis, y, self.over, mode=mode) for law in (self.law, *self.against))
         answers, notes = preferred(fit, rivals)
         return self.decided(f"{words} {self.at} = {fit.law.formula.partition('= ')[2]}, x = {self.over}", fit.estimates,
-                            len(rows), fit.method, fit, notes, answers, tuple(rivals))
+                            len(rows), fit.method, fit, [*notes, *pooled(rows)], answers, tuple(rivals))
 
 
 @CLAIMS.register("optimum")

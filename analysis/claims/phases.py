@@ -34,7 +34,8 @@ class Order(Region):
 
 
 def layer(value: Any, place: str, known: Collection[str]) -> str:
-    """The name of a layer."""
+    """The name of a layer, which may be a whole number."""
+    value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{place}: expected the name of a layer, such as fc1, got {value!r}")
     return value
@@ -80,6 +81,14 @@ class PhasesClaim(Claim):
     phases: str = setting(layer)
     over: str = setting(column)
     expect: dict[str, Region] = setting(_expect)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        return super().reads | {"phase"}
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return (self.phases,)
 
     def check(self, place: str) -> None:
         super().check(place)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, setting
-from analysis.observe import absent, observations
+from analysis.observe import absent, observations, pooled
 from trials.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,4 +34,4 @@ class TrendClaim(Claim):
         rows = observations(tables, {self.trend, self.over}, self.at, self.where)
         fit = trend(rows, self.over, self.trend)
         return self.decided(f"{self.trend} {self.at} over {self.over}", fit.estimates, len(rows), fit.method, fit,
-                            absent(tables, rows, self.over))
+                            [*absent(tables, rows, self.over), *pooled(rows)])

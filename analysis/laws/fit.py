@@ -14,6 +14,7 @@ from analysis.estimates import LEVEL, Estimate
 from analysis.laws import forms
 from analysis.laws.intervals import Chance, Problem, chance, draws, profile
 from analysis.laws.law import Array, Law, LawFit
+from analysis.observe import unmeasured
 from trials.errors import UserError, did_you_mean
 
 DRAWS = 400  # for bands
@@ -87,7 +88,8 @@ def numbers(data: pd.DataFrame, columns: Sequence[str], place: str, cluster: str
     keep = np.isfinite(values.to_numpy()).all(1)
     rows = values[keep]
     if rows.empty:
-        raise UserError(f"{place}: no row has numbers in all of {', '.join(columns)}; see which trials have finished")
+        raise UserError(f"{place}: no row has numbers in all of {', '.join(columns)}; "
+                        f"{unmeasured(data, columns) or 'see which trials have finished'}")
     if cluster is None:
         return rows, None
     codes = pd.factorize(data.loc[keep, cluster])[0]

@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 from scipy.stats import rankdata
 
 from analysis.estimates import LEVEL, Estimate
-from analysis.laws.trend import trend
+from analysis.laws.trend import FEWEST, trend
 from analysis.phase_names import PHASES
 from trials.errors import UserError
 
@@ -85,10 +85,14 @@ class Walk:
 
 
 def walk(rows: pd.DataFrame, x: str, order: Sequence[str], *, level: float = LEVEL) -> Walk:
-    """The column ``phase`` of ``rows`` along the column ``x``. Raises UserError for fewer than 5 values of x."""
+    """The column ``phase`` of ``rows`` along the column ``x``. Raises UserError where fewer than 5 values of x have
+    labels in the order: no walk can be told from chance there, nor be missed."""
     labelled, left_out = _labelled(rows, order)
-    data = _by(labelled, x)
     mean = labelled.groupby(x)["place"].mean()
+    if len(mean) < FEWEST:
+        raise UserError(f"phases: labels in the order at {len(mean)} values of {x} are too few to say whether phases "
+                        f"come in it; take {FEWEST} at least")
+    data = _by(labelled, x)
     method = "Spearman's rank correlation of the mean places in the order"
     estimate = NOTHING
     if mean.nunique() > 1:

@@ -8,13 +8,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.beforehand import check_models, first_step, unfit_here
 from orchestrator.commands import common
 from orchestrator.folder import Folder
 from orchestrator.progress import duration
-from orchestrator.run import first_step, look
+from orchestrator.run import look
 from orchestrator.shipping import own_code
 from orchestrator.survey import Survey
 from search_spaces import Axis, Study, Values
+from search_spaces.decidable import check_measured, doubts
 from trials import consent, storage
 
 EXAMPLE = "phasesweep plan batch_size_phases space.seed.replicates=5"
@@ -45,6 +47,11 @@ def _show(study: Study, results: str, found: Survey, console: Console) -> None:
     rows.append(("to run", f"{found.pending:,}{most}"))
     if found.others:
         rows.append(("others", f"{found.others:,} trials of other settings are in the folder too"))
+    if found.pending:
+        check_measured(study)
+        rows += [("claims", line) for line in doubts(study)]
+        if why := unfit_here(study):
+            rows.append(("this machine", f"cannot run it: {why}"))
     if found.pending and (own := own_code(study)) and not consent.may_run():
         rows.append(("time here", f"not timed: that runs {', '.join(own)} of the results folder; with --trust it does"))
     elif found.pending:
@@ -75,6 +82,7 @@ def _estimates(study: Study, found: Survey) -> list[tuple[str, str]]:
     examples = [found.examples[batch_size] for batch_size in (min(found.examples), max(found.examples))]
     for spec in examples:
         first_step(spec, study)
+    check_models(found, study)
     workers = max(1, int(cluster.local_cpus() // study.resources.cpu))
     small, large = examples
     timed = estimate(study, small, large, available=-(-found.pending // len(found.examples)))

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from orchestrator.beforehand import unfit_here
 from orchestrator.commands import common
 from orchestrator.conclude import conclude
 from orchestrator.run import Connect, run
 from search_spaces import Study
+from trials.errors import UserError
 
 if TYPE_CHECKING:
     from cluster import Connection
@@ -28,11 +30,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, console: Console) -> int:
     """Run the study under a local Ray."""
+    study, results = common.load(args)
+
     def here() -> AbstractContextManager[Connection]:
         import cluster
 
+        if why := unfit_here(study):
+            raise UserError(why)
         return cluster.local()
-    return run_and_conclude(*common.load(args), console, here, common.into(args))
+    return run_and_conclude(study, results, console, here, common.into(args))
 
 
 def run_and_conclude(study: Study, results: str, console: Console, connect: Connect, into: bool = False) -> int:

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from orchestrator.commands import common
 from orchestrator.commands.run import run_and_conclude
+from search_spaces.decidable import check_measured
 from trials.storage import masked
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def main(args: argparse.Namespace, console: Console) -> int:
     from orchestrator.shipping import bundle
 
     (study, results), into = common.load(args), common.into(args)
+    check_measured(study)
     target, travels = cluster.target(args.to, args.options), bundle(study)
     left = _left_behind(study)
     if target is not None:

@@ -8,7 +8,7 @@ import pytest
 from synthetic import Study
 
 from analysis.claims.moment import Moment
-from analysis.observe import DERIVED, known_columns, observations
+from analysis.observe import DERIVED, known_columns, observations, pooled
 from analysis.tables import load
 from trials.errors import UserError
 
@@ -66,7 +66,7 @@ def test_matched_moments(study: Study, moment: Moment, expected: dict[str, float
     tables = load(study.root)
     rows = observations(tables, {"train_loss"}, moment)
     assert dict(zip(rows["trial_id"], rows["train_loss"], strict=True)) == pytest.approx(expected)
-    layers = observations(tables, {"train_loss", "stable_rank"}, moment)  # of the same moment
+    layers = observations(tables, {"train_loss", "stable_rank", "layer"}, moment)  # of the same moment
     assert set(layers["stable_rank"]) == ({3.0, 4.0} if moment == Moment() else
                                           {3.0, 4.0, -1.0} if moment == Moment(train_loss=0.8) else {-1.0})
 
@@ -102,3 +102,27 @@ def test_every_known_column_can_be_had(study: Study) -> None:
     assert {*DERIVED, "stable_rank", "gradient_norm", "test_loss", "wall_time", "lr"} <= known
     rows = observations(tables, known - {"phase"} & set(study.schema["layers"].names) | {"wall_time", "gradient_norm"})
     assert len(rows) == 2
+
+
+def test_layers_are_not_pooled_unless_they_are_listed(study: Study) -> None:
+    for trial_id in "ab":
+        study.add(trial_id, {"batch_size": 8}, layers=LAYERS)
+    tables = load(study.root)
+    with pytest.raises(UserError, match=r"stable_rank of 2 layers \(fc1, fc2\).*where: \{layer: \"fc1\"\}"):
+        observations(tables, {"stable_rank", "batch_size"})
+    assert len(observations(tables, {"stable_rank"}, where={"layer": ("fc1",)})) == 2
+    both = observations(tables, {"stable_rank"}, where={"layer": ("fc1", "fc2")})
+    assert len(both) == 4 and pooled(both) == ["2 layers of 2 trials"]
+    assert pooled(observations(tables, {"stable_rank"}, where={"layer": ("fc1",)})) == []
+    assert len(observations(tables, {"batch_size"})) == 2
+
+
+def test_a_whole_number_names_the_layer_that_is_spelt_so(study: Study) -> None:
+    study.add("a", layers={"0": LAYERS["fc1"], "4": LAYERS["fc2"]})
+    assert len(observations(load(study.root), {"stable_rank"}, where={"layer": (4,)})) == 1
+
+
+def test_a_moment_beyond_what_was_measured_says_how_far_that_goes(study: Study) -> None:
+    study.add("a", layers=LAYERS)
+    with pytest.raises(UserError, match="no results at step 1,000,000; measured steps end at"):
+        observations(load(study.root), {"stable_rank", "layer"}, Moment(step=1_000_000))

@@ -99,6 +99,9 @@ def test_they_are_counted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (["device=auto", "resources.gpu=2"], [node("a", cpu=9, gpu=1), node("b", cpu=8, gpu=1)],
      "a worker wants 1 CPU and 2 GPU, but no node of it has that (the best has 9 CPU and 1 GPU); "
      "lower resources.cpu or resources.gpu, or change device"),
+    (["device=auto", "resources.gpu=1"], [node("a", cpu=2)],
+     "a worker wants 1 CPU and 1 GPU, but no node of it has that (the best has 2 CPU and 0 GPU); "
+     "lower resources.cpu or resources.gpu, or change device"),
     (["device=cuda"], [node("a", cpu=2)],
      "a worker wants 1 CPU and 0.25 GPU, but no node of it has that (the best has 2 CPU and 0 GPU); "
      "lower resources.cpu or resources.gpu, or change device"),

@@ -168,3 +168,24 @@ def test_a_boundary_that_is_no_line_decides_nothing(make_study: Callable[..., St
                           status="diverged" if lr > (0.004 if batch_size < 16 else 0.25) else "completed")
     [verdict] = judge(parse_claims([{**EDGE, "expect": {"slope": {"above": 0.1}}}], KNOWN), load(study.root))
     assert verdict.answer == "undecided" and "but not this line" in verdict.because
+
+
+def test_layers_of_a_trial_are_no_replicates_and_a_slope_names_its_scales(make_study: Callable[..., Study]) -> None:
+    study = make_study(("batch_size", "lr", "seed"))
+    for batch_size in (8, 16, 32, 64, 128):
+        for lr in (0.0, 0.01, 0.02, 0.03):
+            ranks = {"fc1": {"stable_rank": float(batch_size)}, "fc2": {"stable_rank": 100.0 / batch_size}}
+            study.add(f"{batch_size}-{lr}", {"batch_size": batch_size, "lr": lr, "seed": 0},
+                      layers=ranks, final={"test_accuracy": float(lr * 1000 < batch_size / 3), "train_loss": 0.1})
+    rank = {"claim": "c", "law": "power", "y": "stable_rank", "x": "batch_size", "expect": {"exponent": {"above": 0}}}
+    edge = {"claim": "c", "boundary": "test_accuracy", "above": 0.5, "in": ["batch_size", "lr"],
+            "expect": {"slope": {"above": 0}}}
+    known = KNOWN | {"test_accuracy"}
+    open_, one, both, slope = judge(parse_claims(
+        [rank, {**rank, "where": {"layer": "fc1"}}, {**rank, "where": {"layer": ["fc1", "fc2"]}}, edge], known),
+        load(study.root))
+    assert open_.answer == "undecided" and open_.n == 0 and "2 layers (fc1, fc2)" in open_.because
+    assert one.n == 20 and one.estimates["exponent"].value == pytest.approx(1.0)
+    assert both.n == 40 and "2 layers of 20 trials" in both.because
+    for said in (slope.as_json()["about"], slope.because):
+        assert "slope d lr / d log(batch_size) (lr is linear: it holds" in said

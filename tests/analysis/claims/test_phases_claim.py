@@ -41,8 +41,16 @@ def verdict(tables: Any, **changes: Any) -> Any:
     return found
 
 
+@pytest.mark.parametrize("labels", [["random-like"], ["random-like", "bulk+spikes"], ["random-like"] * 4])
+def test_too_few_values_decide_nothing(study: Study, labels: list[str]) -> None:
+    for batch, phase in zip(BATCHES, labels, strict=False):
+        study.write(study.rows(f"b{batch}", {"batch_size": batch, "seed": 0}, layers={"fc1": LOOKS[phase]}))
+    found = verdict(load(study.root))
+    assert found.answer == "undecided" and f"at {len(labels)} values of batch_size are too few" in found.because
+
+
 @pytest.mark.parametrize(("changes", "place", "message"), [
-    ({"phases": 1}, "phases", "expected the name of a layer, such as fc1, got 1"),
+    ({"phases": 1.5}, "phases", "expected the name of a layer, such as fc1, got 1.5"),
     ({"expect": {"rank_correlation": {"above": 0}}}, "expect", "expected a mapping such as {order: [bulk-decay"),
     ({"expect": {"order": ["random-like"]}}, "expect.order", "expected a list of 2 or more different phases"),
     ({"expect": {"order": ["random-like", "random-like"]}}, "expect.order", "2 or more different phases"),
