@@ -1,8 +1,8 @@
 """Low-rank adapters (LoRA) in files: W + s B A where the base weight W is in the file too, else s B A alone.
 
-The scaling s is alpha / rank, with alpha from ``alpha`` beside the matrices or ``lora_alpha`` of the
-adapter_config.json beside the file (alpha / sqrt(rank) where it says ``use_rslora``). Where it is not known, a weight
-with a base has no numbers but a reason, and an adapter alone is B A, which says so.
+The scaling s is ``scaling`` beside the matrices, or alpha / rank, with alpha from ``alpha`` beside them or
+``lora_alpha`` of the adapter_config.json beside the file (alpha / sqrt(rank) where it says ``use_rslora``). Where it is
+not known, a weight with a base has no numbers but a reason, and an adapter alone is B A, which says so.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from trials.stored import Made, Stored, real, troubled
 
-FIRST = re.compile(r"(?:(.*)\.)?(lora_A|lora_a|lora_down|lora\.down|lora_linear_layer\.down|lora_embedding_A)"
-                   r"((?:\.\w+)?)", re.DOTALL)
+FIRST = re.compile(r"(?:(.*?)\.)?(lora_A|lora_a|lora_down|lora\.down|lora\.A|A|lora_linear_layer\.down|"
+                   r"lora_embedding_A)((?:\.\w+)?)", re.DOTALL)
 SECOND = {"lora_A": "lora_B", "lora_a": "lora_b", "lora_down": "lora_up", "lora.down": "lora.up",
+          "lora.A": "lora.B", "A": "B",
           "lora_linear_layer.down": "lora_linear_layer.up", "lora_embedding_A": "lora_embedding_B"}
 BASES = ("weight", "base_layer.weight", "base.weight", "linear.weight", "original_module.weight")
 MORE = ("lora_magnitude_vector", "dora_scale", "lora_mid", "magnitude")  # not LoRA alone
@@ -31,18 +32,26 @@ def adapters(stored: Mapping[str, Stored], config: Mapping[str, object]) -> Iter
             layer, first, which = match.groups()
             start = f"{layer}." if layer else ""
             second = f"{start}{SECOND[first]}{which}" + (".weight" if name.endswith(".weight") else "")
-            if second in stored:
+            if second in stored and (first != "A" or _fits(start, name, second, stored)):
                 found.setdefault((start, first), []).append((name, second))
     for (start, first), pairs in found.items():
         yield _adapter(start, "embedding" in first, pairs, stored, config)
+
+
+def _fits(start: str, a: str, b: str, stored: Mapping[str, Stored]) -> bool:
+    """Whether B A has the shape of a base: without that, names of one letter say little."""
+    base = next((stored[start + base].shape for base in BASES if start + base in stored), ())
+    low, high = stored[a].shape, stored[b].shape
+    return len(base) >= 2 and len(low) == len(high) == len(base) and high[1] == low[0] and (
+        (high[0], *low[1:]) in (base, base[::-1]))
 
 
 def _adapter(start: str, turned: bool, pairs: list[tuple[str, str]], stored: Mapping[str, Stored],
              config: Mapping[str, object]) -> Made:
     names = [name for pair in pairs for name in pair]
     its_base = next((start + base for base in BASES if start + base in stored and start + base not in names), None)
-    alpha = f"{start}alpha"
-    parts = [*([its_base] if its_base else []), *names, *([alpha] if alpha in stored else [])]
+    alpha = next((start + word for word in ("alpha", "scaling") if start + word in stored), "")
+    parts = [*([its_base] if its_base else []), *names, *([alpha] if alpha else [])]
     more = [name for word in MORE for name in (start + word, f"{start}{word}.weight", f"{start}{word}.default")
             if name in stored]
     a, b = pairs[0]
@@ -59,6 +68,8 @@ def _adapter(start: str, turned: bool, pairs: list[tuple[str, str]], stored: Map
     if base is not None and base.shape != shape and base.shape == shape[::-1]:
         turned = True
     scale, said = _scaling(stored.get(alpha), low.shape[0], config)
+    if alpha.endswith("scaling") and scale is not None:
+        scale, said = scale * low.shape[0], "scaling"
     if turned:
         shape = shape[::-1]
     trouble = "" if base is None else base.trouble or (

@@ -5,11 +5,13 @@ the inverse of what was multiplied with in quantizing). Known are
 
 - float8 and int8 weights ``W`` with ``W_scale`` or ``W_scale_inv`` (``weight_scale`` ...), and with a ``W_zero_point``
   (stored - zero point) * scale; ``scale_weight`` beside ``weight``; Quanto's ``W._data`` and ``W._scale``;
+- those whose one scale has another name (trials/scales.py);
 - int8 weights with ``SCB`` (LLM.int8 of bitsandbytes): stored * SCB / 127, SCB one for each row.
 
 A scale may be one number, one for each row or column, or one for each block of entries: the blocks divide the weight
 evenly, or are 128 long with a shorter last one, or as long as ``weight_block_size`` in the model's config.json says.
-Where that leaves a doubt the weight has no numbers, but a reason. Weights that are packed several to a number (GPTQ,
+Where that leaves a doubt the weight has no numbers, but a reason. A float8 weight without any scale is as stored, which
+it says. Weights that are packed several to a number (GPTQ,
 AWQ, MXFP4, bitsandbytes' 4 bits) are not unpacked.
 """
 
@@ -18,10 +20,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from trials.scales import Scales
 from trials.stored import Made, Stored, is_real, real, split, troubled
 
 SHORT = {dtype for dtype in (getattr(torch, name, None) for name in (
@@ -39,7 +43,7 @@ USUAL_BLOCK = 128
 
 def quantized(stored: Mapping[str, Stored], block: Sequence[int] | None = None) -> Iterator[Made]:
     """The weights that are quantized; ``block`` is the size of blocks, where the model's config.json says it."""
-    owners: dict[str, dict[str, str]] = {}
+    scales, owners = Scales(stored), dict[str, dict[str, str]]()
     for name in stored:
         owner, leaf = split(name)
         owners.setdefault(owner, {})[leaf] = name
@@ -63,7 +67,8 @@ def quantized(stored: Mapping[str, Stored], block: Sequence[int] | None = None) 
             elif any(".absmax" in other or ".quant_" in other for other in below):
                 yield troubled(name, [name, *below], entry, "packed (bitsandbytes)", shape=(0, 0))
             elif not SCALE.search(leaf):
-                yield from _with_scales(leaf, leaves, own.get(leaf, []), loose, stored, block)
+                beside = list(_with_scales(leaf, leaves, own.get(leaf, []), loose, stored, block))
+                yield from beside or _with_others(name, scales, stored, block)
 
 
 def _packed(owner: str, leaf: str, leaves: Mapping[str, str], entry: Stored) -> Made:
@@ -97,6 +102,22 @@ def _with_scales(leaf: str, leaves: Mapping[str, str], own: list[str], loose: li
                        f"beside {(own + loose)[0]}, a scale whose convention is not known")
 
 
+def _with_others(name: str, scales: Scales, stored: Mapping[str, Stored],
+                 block: Sequence[int] | None) -> Iterator[Made]:
+    """Scales of other names."""
+    entry = stored[name]
+    if entry.dtype not in SHORT or len(entry.shape) < 2 or entry.trouble:
+        return
+    factors, doubts = scales.of(name)
+    if len(factors) == 1 and not doubts:
+        yield _scaled(name, stored, [name, *factors], factors[0], 1.0, block)
+    elif factors or doubts:
+        yield troubled(name, [name, *factors, *doubts], entry,
+                       f"beside {' and '.join(factors + doubts)}, whose convention is not known")
+    elif is_real(entry):
+        yield Made(name, (name,), replace(entry, made=f"as stored ({_words(entry)}): no scale of it is in the file"))
+
+
 def _words(entry: Stored) -> str:
     return str(entry.dtype).removeprefix("torch.")
 
@@ -104,7 +125,7 @@ def _words(entry: Stored) -> str:
 def _scaled(name: str, stored: Mapping[str, Stored], parts: list[str], word: str, divisor: float,
             block: Sequence[int] | None) -> Made:
     weight = stored[parts[0]]
-    scale_name = next(part for part in parts[1:] if split(part)[1] == word)
+    scale_name = next(part for part in parts[1:] if word in (part, split(part)[1]))
     scale = stored[scale_name]
     zeros = [part for part in parts[1:] if part.endswith("_zero_point")]
     if not is_real(scale):

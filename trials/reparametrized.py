@@ -2,7 +2,8 @@
 
 - weight_norm: g v / |v|, ``weight_g`` and ``weight_v`` or ``parametrizations.weight.original0`` and ``original1``;
 - spectral_norm: W / (u^T W v) with the u and v that are stored, as the model does in evaluation mode;
-- pruning: ``weight_orig`` * ``weight_mask``.
+- pruning: ``weight_orig`` * ``weight_mask``, also of a ``weight`` beside a ``weight_mask`` or ``mask`` of its shape
+  that is of zeros and ones.
 
 Where the file does not say how a weight is made of its parts (the map of ``orthogonal``, a parametrization of one's
 own), it is a layer without numbers but with a reason.
@@ -15,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from trials.stored import Made, Stored, is_real, real, split, troubled
@@ -33,6 +35,8 @@ def reparametrized(stored: Mapping[str, Stored]) -> Iterator[Made]:
             base = name.removesuffix("_orig")
             its = {word: f"{base}_{word}" for word in ("mask", "u", "v") if f"{base}_{word}" in stored}
             yield _old(base, name, its, stored)
+        elif (base := _masked(name, stored)):
+            yield replace(_old(base, base, {"mask": name}, stored), parts=(base, name))
         elif name.endswith("_v") and f"{name[:-2]}_g" in stored:
             g = f"{name[:-2]}_g"
             norm = _weight_norm(name[:-2], g, name, stored)
@@ -52,12 +56,26 @@ def reparametrized(stored: Mapping[str, Stored]) -> Iterator[Made]:
             yield troubled(base, its.values(), stored[main], f"made by {what} is not in the file")
 
 
+def _masked(name: str, stored: Mapping[str, Stored]) -> str:
+    """The weight that a mask is of; "" where this is none."""
+    owner, leaf = split(name)
+    base = name.removesuffix("_mask") if leaf.endswith("_mask") else f"{owner}.weight" if owner else "weight"
+    if not (leaf == "mask" or leaf.endswith("_mask")) or base not in stored or f"{base}_orig" in stored:
+        return ""
+    mask, weight = stored[name], stored[base]
+    good = len(weight.shape) >= 2 and mask.shape == weight.shape and is_real(weight) and not weight.trouble
+    if not good or mask.dtype is None or mask.trouble or mask.dtype.is_complex:
+        return ""
+    return base if mask.dtype == torch.bool or bool(((value := mask.load()) == value.bool()).all()) else ""
+
+
 def _old(base: str, name: str, its: Mapping[str, str], stored: Mapping[str, Stored]) -> Made:
     parts, orig = [name, *its.values()], stored[name]
     if set(its) == {"mask"} and is_real(orig) and stored[its["mask"]].shape == orig.shape and stored[its["mask"]].dtype:
         def load() -> Tensor:
             return real(orig.load()) * real(stored[its["mask"]].load())
-        return Made(base, tuple(parts), replace(orig, load=load, made="pruned: orig * mask"))
+        what = "orig" if base != name else "weight"
+        return Made(base, tuple(parts), replace(orig, load=load, made=f"pruned: {what} * mask"))
     if set(its) == {"u", "v"}:
         return _spectral_norm(base, parts, name, its["u"], its["v"], stored)
     return troubled(base, parts, orig, "reparametrized in a way that is not in the file")
