@@ -13,7 +13,7 @@ from rich.table import Table
 
 from analysis.figures.style import plain
 from analysis.phases import NEEDED, label_phases, vote
-from analysis.tables import Tables
+from analysis.tables import Frames
 from trials.errors import UserError, did_you_mean
 
 STATUSES = ("completed", "stopped", "diverged", "failed")
@@ -23,12 +23,12 @@ PHASED = 4  # layers with a column ``phase``
 SPECTRAL = ("stable_rank", "mp_softrank", "alpha")
 
 
-def cell_axes(tables: Tables) -> list[str]:
+def cell_axes(tables: Frames) -> list[str]:
     """The swept axes other than the seed: what tells the cells of a study apart."""
     return [axis for axis in tables.axes if axis != "seed"]
 
 
-def last_layers(tables: Tables, metrics: Sequence[str] = SPECTRAL) -> pd.DataFrame:
+def last_layers(tables: Frames, metrics: Sequence[str] = SPECTRAL) -> pd.DataFrame:
     """A row for each weight matrix of each finished trial, at the last step it was measured: trial_id, step, layer,
     rows, cols and ``metrics``. Layers come in the order of the model; changes of weights, activations and the operators
     of convolutions, which have layers of their own in the table, are left out."""
@@ -41,7 +41,7 @@ def last_layers(tables: Tables, metrics: Sequence[str] = SPECTRAL) -> pd.DataFra
     return layers[layers["step"] == layers.groupby("trial_id")["step"].transform("max")]
 
 
-def labelled_layers(tables: Tables) -> pd.DataFrame:
+def labelled_layers(tables: Frames) -> pd.DataFrame:
     """``last_layers`` with the ``phase`` of each matrix, and ``because`` (see phases.py)."""
     return label_phases(last_layers(tables, ["reason", *(name for name in NEEDED if name != "cols")]))
 
@@ -53,7 +53,7 @@ def main_layer(layers: pd.DataFrame) -> str:
     return name
 
 
-def ends(tables: Tables, layers: Sequence[str] | None = None) -> tuple[pd.DataFrame, list[str]]:
+def ends(tables: Frames, layers: Sequence[str] | None = None) -> tuple[pd.DataFrame, list[str]]:
     """(A row a trial, the layers shown): the trials table with ``LAYER.metric`` columns from ``last_layers``.
 
     ``layers`` is ``main_layer`` by default, none where none was measured. Losses and accuracies of trials that did not
@@ -73,7 +73,7 @@ def ends(tables: Tables, layers: Sequence[str] | None = None) -> tuple[pd.DataFr
     return trials, chosen
 
 
-def summary(tables: Tables, layers: Sequence[str] | None = None) -> pd.DataFrame:
+def summary(tables: Frames, layers: Sequence[str] | None = None) -> pd.DataFrame:
     """A row for each combination of the swept axes except ``seed``, in ascending order.
 
     Columns: the axes; how many trials ``completed``, ``stopped``, ``diverged`` and ``failed``; ``n``, those that
@@ -107,7 +107,7 @@ def summary(tables: Tables, layers: Sequence[str] | None = None) -> pd.DataFrame
     return cells.reset_index()
 
 
-def _phases(tables: Tables) -> dict[str, pd.Series]:
+def _phases(tables: Frames) -> dict[str, pd.Series]:
     """``LAYER.phase`` by trial_id, of the layers that have labels, in the order of the model."""
     labelled = labelled_layers(tables)
     sizes = labelled.dropna(subset="phase").groupby("layer", sort=False)["cols"].max()
@@ -122,7 +122,7 @@ def _vote(labels: pd.Series) -> str | None:
     return phase if phase is None or agree == len(labels) else f"{phase} {agree}/{len(labels)}"
 
 
-def format_table(frame: pd.DataFrame, limit: int = 24, width: int = 80) -> Table:
+def format_table(frame: pd.DataFrame, limit: int = 48, width: int = 80) -> Table:
     """The means in the frame of ``summary`` for a terminal: three significant digits, at most ``limit`` rows.
 
     Losses are shown where there are no accuracies, counts of trials only where there are any. Where rows are left
@@ -157,7 +157,7 @@ def format_table(frame: pd.DataFrame, limit: int = 24, width: int = 80) -> Table
     if len(fitting) < len(shown):
         table.caption += f"\nsummary.csv also has {', '.join(shown[len(fitting):])}"
     if len(frame) > limit:
-        table.caption += (f"\n{len(frame) - limit} more rows are there too; to ask for some:\nphasesweep query STUDY "
-                          f'"SELECT {", ".join(keys)}, avg({quantity}) FROM trials GROUP BY ALL"')
+        table.caption += (f"\n{len(frame) - limit} more rows are in summary.csv; to ask for some:\nphasesweep query "
+                          f'STUDY "SELECT {", ".join(keys)}, avg({quantity}) FROM trials GROUP BY ALL"')
     table.caption_justify = "left"
     return table

@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from analysis.figures.style import is_numeric, label, plain, short
-from analysis.tables import Tables
+from analysis.tables import Frames
 from trials.errors import UserError, did_you_mean
+from trials.records import COLUMNS
+
+F = TypeVar("F", bound=Frames)  # one study's tables, or several studies'
 
 Where = Mapping[str, Any]  # a column, or an end of its path in a trial, and the value, or a list of values, that it has
 
 
-def select(tables: Tables, where: Where | None) -> Tables:
+def select(tables: F, where: Where | None) -> F:
     """The tables with those trials only that have one of the values wanted of each column: {"lr": 0.1, "seed": [0, 1]}.
 
-    A number may be given as figures write it, with three digits. Raises UserError for a column that is not there, and
-    a value that no trial has.
+    ``study`` is a column of several studies. A number may be given as figures write it, with three digits. Raises
+    UserError for a column that ``trials`` lacks, and a value that no trial has.
     """
     if not where:
         return tables
-    return replace(tables, ids=pa.array(select_rows(tables.trials, where, tables.place)["trial_id"], pa.string()))
+    for name in where:
+        if name not in tables.trials and any(name in [column.name for column in COLUMNS[table]]
+                                             for table in ("steps", "layers")):
+            raise UserError(f"{tables.place}: {name} is no column of trials, by which trials are picked; "
+                            f"{'give a figure its layer=' if name == 'layer' else 'pick rows of observations by it'}")
+    return cast(F, tables.of(select_rows(tables.trials, where, tables.place)))
 
 
 def select_rows(rows: pd.DataFrame, where: Where | None, place: str) -> pd.DataFrame:
     """The same of a DataFrame."""
     for name, wanted in (where or {}).items():
         values = rows[column_called(name, rows.columns, place)]
+        if isinstance(wanted, Mapping):
+            raise UserError(f"{place}: where takes a value of {name} or a list of them, got {dict(wanted)}")
+        if is_numeric(values) and (texts := [text for text in _listed(wanted) if isinstance(text, str)]):
+            raise UserError(f"{place}: {name} has numbers, and {texts[0]!r} is text; give a number, without quotes")
         chosen = np.logical_or.reduce([_equal(values, value) for value in _listed(wanted)])
         if not chosen.any():
             known = sorted(values.dropna().unique())

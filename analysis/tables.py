@@ -44,6 +44,14 @@ class Frames(ABC):
               filter: pc.Expression | None = None) -> pd.DataFrame:
         """Some columns (all by default) and rows of one table."""
 
+    @abstractmethod
+    def schema(self, name: str) -> pa.Schema:
+        """The columns of one table."""
+
+    @abstractmethod
+    def of(self, trials: pd.DataFrame) -> Frames:
+        """The same with those trials only, given as rows of ``trials``."""
+
     @cached_property
     def trials(self) -> pd.DataFrame:
         """A row a trial: configuration, status, final numbers."""
@@ -87,6 +95,10 @@ class Tables(Frames):
         ids = self.ids.filter(pc.is_in(self.ids, value_set=pa.array(trial_ids, pa.string())))
         return replace(self, ids=ids, swept=frozenset(axes))
 
+    def of(self, trials: pd.DataFrame) -> Tables:
+        """The same with those trials only, given as rows of ``trials``."""
+        return replace(self, ids=pa.array(trials["trial_id"], pa.string()))
+
     @cached_property
     def name(self) -> str:
         """The study's name: that of its folder."""
@@ -128,6 +140,10 @@ class Tables(Frames):
             if axis in frame and pd.api.types.is_string_dtype(frame[axis]):
                 frame[axis] = frame[axis].astype("category")
         return frame
+
+    def schema(self, name: str) -> pa.Schema:
+        """The columns of one table."""
+        return self.rows(name).schema
 
     def rows(self, name: str) -> ds.Dataset:
         """The rows of one table as a lazy Arrow dataset.

@@ -15,16 +15,16 @@ from matplotlib.patches import StepPatch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from analysis.cells import cell_axes, last_layers, main_layer
-from analysis.figures.style import COLORS, GREY, LINES, label, name_lines, sheet, short, shorts
+from analysis.figures.style import COLORS, GREY, LINES, called, label, name_lines, sheet, short, shorts
 from analysis.selection import Where, column_called, select
-from analysis.tables import Tables
+from analysis.tables import Frames
 from trials.errors import UserError, did_you_mean
 
 DENSITY = r"density  $\rho(\lambda)$"
 EIGENVALUE = r"eigenvalue  $\lambda$  of  $W^TW/N$"
 
 
-def spectra_figure(tables: Tables, layer: str | None = None, axis: str | None = None, count: int = 4, *,
+def spectra_figure(tables: Frames, layer: str | None = None, axis: str | None = None, count: int = 4, *,
                    where: Where | None = None, overlay: bool = False, title: str | None = None) -> Figure:
     """Density of the eigenvalues of W^T W / N of ``layer`` (by default the widest hidden one) at the end of training.
 
@@ -42,24 +42,31 @@ def spectra_figure(tables: Tables, layer: str | None = None, axis: str | None = 
     if layers.empty:
         raise UserError(f"{tables.place}: no eigenvalues were kept{' of these trials' if where else ''}; set "
                         "measure.eigenvalues to last and run again")
-    layer, known = layer or main_layer(layers), set(layers["layer"])
-    if layer not in known:
+    known = set(layers["layer"])
+    if layer and layer not in known:
         raise UserError(f"{tables.place}: no spectra of a layer called {layer!r}; {did_you_mean(layer, known)}")
     axis = column_called(axis, tables.axes, tables.place, "axis") if axis else _first_varied(tables)
     others = [other for other in tables.axes if other != axis]
-    rows, fixed = pick(layers[layers["layer"] == layer].merge(tables.trials[["trial_id", axis, *others]]),
-                       axis, others, count)
-    kept = tables.table("spectra", ["trial_id", "step", "eigenvalues"],
-                        (pc.field("layer") == layer) & pc.field("trial_id").isin(rows["trial_id"].tolist()))
-    rows = rows.merge(kept, on=["trial_id", "step"])
+    rows = layers.merge(tables.trials[["trial_id", axis, *others]])
+    fixed: dict[str, object] = {}
+    if axis == "study":  # which differ in layers and axes
+        rows = first_cells(pd.concat([of[of["layer"] == (layer or main_layer(of))]
+                                      for _, of in rows.groupby("study", observed=True)]), others)
+    else:
+        rows, fixed = pick(rows[rows["layer"] == (layer or main_layer(rows))], axis, others, count)
+    kept = tables.table("spectra", ["trial_id", "step", "layer", "eigenvalues"],
+                        pc.field("trial_id").isin(rows["trial_id"].tolist()))
+    rows = rows.merge(kept, on=["trial_id", "step", "layer"])
     held = ", ".join(f"{label(name, unit=False)} {short(value)}" for name, value in fixed.items())
-    size = f"{rows['rows'].iloc[0]} × {rows['cols'].iloc[0]}"
-    title = title or f"{tables.name}: spectrum of {layer} ({size}) after training"
+    shapes = [f"{called(row.layer)} ({row.rows} × {row.cols})" for row in rows.itertuples()]
+    title = title or f"{tables.name}: spectrum of {' and '.join(dict.fromkeys(shapes))} after training"
+    if axis == "study":
+        held = held_in_each(rows, others)
     note = f"A single trial a {'line' if overlay else 'panel'}{f' ({held})' if held else ''}. "
     return (_overlaid if overlay else _side_by_side)(rows, axis, title, note)
 
 
-def _first_varied(tables: Tables) -> str:
+def _first_varied(tables: Frames) -> str:
     axes = [*cell_axes(tables), "seed"]
     return next((axis for axis in axes if tables.trials[axis].nunique() > 1), axes[0])
 
@@ -136,6 +143,22 @@ def pick(layers: pd.DataFrame, axis: str, others: list[str], count: int) -> tupl
             layers = layers[layers[name].isna() if pd.isna(value) else layers[name] == value]
     rows = layers.sort_values(axis)
     return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))], fixed
+
+
+def first_cells(rows: pd.DataFrame, others: list[str]) -> pd.DataFrame:
+    """The rows of each study that have the values of ``others`` that come first there."""
+    firsts = []
+    for _, of in rows.groupby("study", observed=True):
+        numbers = of.groupby(others, dropna=False, observed=True).ngroup() if others else pd.Series(0, of.index)
+        firsts.append(of[numbers == numbers.min()])
+    return pd.concat(firsts)
+
+
+def held_in_each(rows: pd.DataFrame, others: list[str]) -> str:
+    """``one: lr 0.1; other: lr 0.2``, of ``first_cells``."""
+    return "; ".join(f"{row['study']}: " + ", ".join(f"{label(name, unit=False)} {short(row[name])}" for name in others
+                                                     if pd.notna(row[name]))
+                     for row in rows.drop_duplicates("study").to_dict("records"))
 
 
 def bin_edges(spectra: pd.Series, bins: int = 44) -> np.ndarray:

@@ -19,6 +19,7 @@ from analysis.figures.style import (
     COLORS,
     GREY,
     LINES,
+    called,
     is_numeric,
     label,
     log_spaced,
@@ -32,10 +33,11 @@ from analysis.figures.style import (
     spans_decades,
 )
 from analysis.selection import Where, said, select
-from analysis.tables import Tables
+from analysis.studies import one_study
+from analysis.tables import Frames
 
 
-def summary_figure(tables: Tables, layers: Sequence[str] | None = None, *, where: Where | None = None,
+def summary_figure(tables: Frames, layers: Sequence[str] | None = None, *, where: Where | None = None,
                    title: str | None = None) -> Figure:
     """The study at one look, at the end of training.
 
@@ -45,7 +47,7 @@ def summary_figure(tables: Tables, layers: Sequence[str] | None = None, *, where
     the widest) and of the fraction of trials that diverged. ``where`` keeps trials by their values: {"lr": 0.1}. Raises
     UserError for a layer that no finished trial has, and a value that no trial has.
     """
-    tables = select(tables, where)
+    tables = one_study(select(tables, where), "summary_figure")
     swept = [axis for axis in cell_axes(tables) if tables.trials[axis].nunique(dropna=False) > 1]
     if len(swept) < 2:
         return _curves(tables, layers, swept[0] if swept else "study", said(where), title)
@@ -54,7 +56,7 @@ def summary_figure(tables: Tables, layers: Sequence[str] | None = None, *, where
     return _maps(tables, layers and layers[:1], x, y, others, said(where), title)
 
 
-def _curves(tables: Tables, layers: Sequence[str] | None, axis: str, held: str, title: str | None) -> Figure:
+def _curves(tables: Frames, layers: Sequence[str] | None, axis: str, held: str, title: str | None) -> Figure:
     if layers is None:
         sizes = last_layers(tables, ()).groupby("layer", sort=False)["cols"].max()
         layers = [layer for layer in sizes.index if layer in sizes.nlargest(len(LINES)).index]
@@ -150,23 +152,24 @@ def thinned(panel: Axes, ticks: np.ndarray) -> list[str]:
     return kept
 
 
-def _maps(tables: Tables, layers: Sequence[str] | None, x: str, y: str, others: Sequence[str], held: str,
+def _maps(tables: Frames, layers: Sequence[str] | None, x: str, y: str, others: Sequence[str], held: str,
           title: str | None) -> Figure:
     trials, layers = ends(tables, layers)
     trials["diverged"] = (trials["status"] == "diverged").where(trials["status"] != "failed").astype(float)
     quantity = "test_accuracy" if trials["test_accuracy"].notna().any() else "test_loss"
     panes = {quantity: label(quantity)}
     for layer in layers[:1]:
-        panes[f"{layer}.stable_rank"] = f"stable rank of {layer}"
+        panes[f"{layer}.stable_rank"] = f"stable rank of {called(layer)}"
         if not trials["diverged"].any():
-            panes[f"{layer}.mp_softrank"] = f"MP soft rank of {layer}"
+            panes[f"{layer}.mp_softrank"] = f"MP soft rank of {called(layer)}"
     if trials["diverged"].any() or not layers:
         panes["diverged"] = "fraction diverged"
     grid = 2 * len(trials[[x, y]].drop_duplicates()) >= trials[x].nunique() * trials[y].nunique()
     note = f"{counts(trials)}{held} {'Means over all trials of a cell' if grid else 'A point a trial'}"
     if others:
         note += f"{', pooled over' if grid else '; not shown:'} {', '.join(label(axis, unit=False) for axis in others)}"
-    note += f". {'Hatched' if grid else 'Crosses'}: no trial finished." if trials[quantity].isna().any() else "."
+    hollow = trials[list(panes)].isna().any(axis=None)
+    note += f". {'Hatched' if grid else 'Crosses'}: no trial has this number." if hollow else "."
     title = title or f"{tables.name}: after training, by {label(x, unit=False)} and {label(y, unit=False)}"
     with sheet(1, len(panes), title, note) as (figure, panels):
         for panel, (column, shown) in zip(panels, panes.items(), strict=True):
@@ -194,7 +197,7 @@ def _map(panel: Axes, trials: pd.DataFrame, x: str, y: str, column: str, **color
     _tick(panel.xaxis, table.columns, 6)
     _tick(panel.yaxis, table.index, 10)
     if max(table.shape) <= 7:
-        _write_numbers(panel, table, drawn)
+        _write_numbers(panel, table, drawn, column != "diverged")
     return drawn
 
 
@@ -216,10 +219,21 @@ def _tick(axis: Axis, values: pd.Index, most: int) -> None:
     axis.set_ticks(np.arange(0, len(values), stride) + 0.5, labels=shorts(values[::stride]))
 
 
-def _write_numbers(panel: Axes, table: pd.DataFrame, drawn: ScalarMappable) -> None:
-    """The value of each cell, in black or white, whichever is seen better."""
-    largest = np.nanmax(np.abs(table.to_numpy(float)), initial=1e-9)
-    digits = f".{max(0, 1 - int(np.floor(np.log10(largest))))}f"  # two figures of the largest, the same for all
+def _write_numbers(panel: Axes, table: pd.DataFrame, drawn: ScalarMappable, spread: bool) -> None:
+    """The value of each cell, in black or white, whichever is seen better.
+
+    All have as many decimals: two figures of the largest, or up to four where it takes these to see the differences
+    that colours show (``spread``, where their scale is that of the values); what is too small for that has one colour.
+    """
+    values = table.to_numpy(float)
+    decimals = max(0, 1 - int(np.floor(np.log10(np.nanmax(np.abs(values), initial=1e-9)))))
+    low, high = np.nanmin(values, initial=np.inf), np.nanmax(values, initial=-np.inf)
+    if spread and low <= high and not isinstance(drawn.norm, LogNorm):
+        needed = 1 - int(np.floor(np.log10(high - low))) if high > low else 0
+        decimals = min(max(decimals, needed), decimals + 2)
+        if high - low < 10.0**-decimals:
+            drawn.set_clim((low + high) / 2 - 5 * 10.0**-decimals, (low + high) / 2 + 5 * 10.0**-decimals)
+    digits = f".{decimals}f"
     for (row, column), value in np.ndenumerate(table.to_numpy(float)):
         if np.isfinite(value):
             light = np.dot(drawn.to_rgba(value)[:3], (0.299, 0.587, 0.114)) > 0.5

@@ -17,23 +17,25 @@ from analysis.figures.phase_map import set_scale
 from analysis.figures.replicates import by_trial, named
 from analysis.figures.style import GREY, label, sheet, spans_decades
 from analysis.selection import Where, said, select
-from analysis.tables import Tables
+from analysis.tables import Frames
 from trials.errors import UserError
 
 LOW_IS_BEST = ("loss", "error", "nll", "ece", "brier")
 
 
-def parallel_view(tables: Tables, metric: str, *, where: Where | None = None, title: str | None = None) -> Figure:
+def parallel_view(tables: Frames, metric: str, layer: str | None = None, *, where: Where | None = None,
+                  title: str | None = None) -> Figure:
     """A line for each cell (trials that differ in the seed alone) across the swept axes, ending in the colour bar at
     the mean of ``metric`` over its finished trials.
 
     Axes have a scale of their own, logarithmic where their values are, and names for categories. The best cells are
     darkest, thickest and on top: those with the highest metric, the lowest for a loss or an error. Cells of which no
-    trial finished are dotted and do not reach the bar. ``metric`` is as in ``by_trial``; ``where`` keeps
-    trials by their values: {"lr": 0.1}. Raises UserError for an unknown metric or value, a metric that no finished
-    trial has, and a study of fewer than two axes.
+    trial finished are dotted and do not reach the bar. ``metric`` is as in ``by_trial``, or a column
+    of ``layer``; ``where`` keeps trials by their values: {"lr": 0.1}. Raises UserError for an unknown metric or value,
+    a metric that no finished trial has, and a study of fewer than two axes.
     """
     tables = select(tables, where)
+    metric = f"{layer}.{metric}" if layer else metric
     trials = by_trial(tables, metric)
     axes = [axis for axis in cell_axes(tables) if trials[axis].nunique() > 1]
     if len(axes) < 2:
@@ -46,7 +48,8 @@ def parallel_view(tables: Tables, metric: str, *, where: Where | None = None, ti
     none = int(cells[metric].isna().sum())
     title = title or f"{tables.name}: {named(metric).partition('  ')[0]}, by all axes"
     note = (f"{counts(trials)}{said(where)} A line for each of {len(cells)} cells, means over seeds; on top, dark: the "
-            f"{'lowest' if low else 'highest'}.{f' Dotted: {none} of which no trial has one.' if none else ''}")
+            f"{'lowest' if low else 'highest'}; thick: the best tenth."
+            f"{f' Dotted: {none} of which no trial has one.' if none else ''}")
     norm = (LogNorm if spans_decades(cells[metric]) else Normalize)(cells[metric].min(), cells[metric].max())
     with sheet(1, 2, title, note, width_ratios=(40, 1)) as (figure, (panel, unused)):
         unused.remove()  # it has made the sheet wide

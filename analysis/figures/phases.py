@@ -13,28 +13,33 @@ from matplotlib.figure import Figure
 
 from analysis.cells import cell_axes, labelled_layers, main_layer
 from analysis.figures.overview import counts, summary_figure
-from analysis.figures.style import PHASE_LOOKS, label, name_lines, sheet, short
+from analysis.figures.style import PHASE_LOOKS, called, label, name_lines, sheet, short
 from analysis.laws.walk import Walk
 from analysis.observe import phases_in_training
 from analysis.phases import PHASES
-from analysis.tables import Tables
+from analysis.selection import Where, said, select
+from analysis.studies import one_study
+from analysis.tables import Frames
 from trials.errors import UserError
 
 LAYERS = 4  # rows of a panel, at most: those with the most eigenvalues
 GAP = 0.14  # between rows
 
 
-def phases_figure(tables: Tables, layer: str | None = None) -> Figure:
+def phases_figure(tables: Frames, layer: str | None = None, *, where: Where | None = None,
+                  title: str | None = None) -> Figure:
     """(a) The phase of each layer after training, by the swept axis; (b) that of ``layer`` in training, by step too.
 
     Each thin row of a cell is a trial; cells without a label are hatched. ``layer`` is by default the one of most
-    eigenvalues. Raises UserError for a study that sweeps more than one axis beside the seed, or none; where no layer
-    has two different phases; for an unknown layer.
+    eigenvalues; ``where`` keeps trials by their values: {"lr": 0.1}. Raises UserError for several
+    studies, for a study that sweeps more than one axis beside the seed, or none; where no layer has two different
+    phases; for an unknown layer.
     """
+    tables = one_study(select(tables, where), "phases_figure")
     swept = [name for name in cell_axes(tables) if tables.trials[name].nunique(dropna=False) > 1]
     if len(swept) != 1:
-        raise UserError(f"{tables.place}: phases are drawn along one axis, but {len(swept)} are swept; map them by "
-                        "phase_map, with the column phase of observations")
+        raise UserError(f"{tables.place}: phases are drawn along one axis, but {len(swept)} are swept; hold the "
+                        "others by where, or map two by phase_map, with the column phase of observations")
     [axis] = swept
     ended = labelled_layers(tables).merge(tables.trials[["trial_id", axis]], on="trial_id")
     if ended["phase"].nunique() < 2:
@@ -48,22 +53,23 @@ def phases_figure(tables: Tables, layer: str | None = None) -> Figure:
     order = _by_seed(tables, ended["trial_id"])
     values = sorted(ended[axis].unique())
     trials = tables.trials[tables.trials["trial_id"].isin(ended["trial_id"])]
-    note = f"{tables.name}: {counts(tables.trials)} Thin rows: trials"
+    note = f"{tables.name}: {counts(tables.trials)}{said(where)} Thin rows: trials"
     note += f", of {trials[axis].value_counts().max()} seeds." if trials[axis].duplicated().any() else "."
-    title = f"Phases of training, by {label(axis, unit=False)}"
+    title = title or f"Phases of training, by {label(axis, unit=False)}"
     with sheet(1, 2, title, note, width_ratios=(1, 1.25)) as (figure, (left, right)):
         _by_axis(left, ended[ended["layer"].isin(layers)], axis, values, layers, order)
         _in_training(right, history, axis, values, order)
         left.set_title("(a) after training")
-        right.set_title(f"(b) {layer} in training")
+        right.set_title(f"(b) {called(layer)} in training")
         seen = {*ended.loc[ended["layer"].isin(layers), "phase"].fillna("none"), *history["phase"].fillna("none")}
         _name(left, seen)
         name_lines(figure, left)
     return figure
 
 
-def headline_figure(tables: Tables, layer: str | None = None) -> Figure:
+def headline_figure(tables: Frames, layer: str | None = None) -> Figure:
     """The one figure of a study: its phases, where it walks through some along one axis, else what its axes do."""
+    tables = one_study(tables, "headline_figure")
     try:
         return phases_figure(tables, layer)
     except UserError:
@@ -91,7 +97,7 @@ def walk_figure(fit: Walk) -> Figure:
     return figure
 
 
-def _by_seed(tables: Tables, ids: pd.Series) -> dict[str, int]:
+def _by_seed(tables: Frames, ids: pd.Series) -> dict[str, int]:
     """The place of each trial among those that differ from it in the seed alone."""
     trials = tables.trials[tables.trials["trial_id"].isin(ids)].sort_values([*tables.axes, "trial_id"])
     return dict(zip(trials["trial_id"], trials.groupby(cell_axes(tables), observed=True).cumcount(), strict=True))

@@ -10,24 +10,37 @@ from scipy import stats
 
 from analysis.cells import FINISHED, cell_axes, last_layers
 from analysis.estimates import LEVEL, Estimate
-from analysis.figures.style import COLORS, GREY, is_numeric, label, make_log, name_lines, sheet, short, spans_decades
+from analysis.figures.style import (
+    COLORS,
+    GREY,
+    called,
+    is_numeric,
+    label,
+    make_log,
+    name_lines,
+    sheet,
+    short,
+    spans_decades,
+)
 from analysis.selection import Where, said, select
-from analysis.tables import Tables
+from analysis.tables import Frames
 from trials.errors import UserError, did_you_mean
 
 MOST = 60  # cells that can be told apart side by side
 
 
-def replicate_spread(tables: Tables, metric: str, *, where: Where | None = None, title: str | None = None) -> Figure:
+def replicate_spread(tables: Frames, metric: str, layer: str | None = None, *, where: Where | None = None,
+                     title: str | None = None) -> Figure:
     """(a) Every trial, by cell (trials that differ in the seed alone), cells in the order of their means; (b) the
     standard deviation of each cell against its mean, beside the pooled one and that between cells.
 
-    ``metric`` is as in ``by_trial``. At most 60 cells are drawn, evenly picked; the note gives the share of the
-    variance that is between cells, all of them. A metric that spans decades is treated in logarithms. ``where`` keeps
-    trials by their values: {"lr": 0.1}. Raises UserError for an unknown metric or value, fewer than two cells, and
-    where no cell has two finished trials.
+    ``metric`` is as in ``by_trial``, or a column of ``layer``. At most 60 cells are drawn, evenly picked; the
+    note gives the share of the variance that is between cells, all of them. A metric that spans decades is treated
+    in logarithms. ``where`` keeps trials by their values: {"lr": 0.1}. Raises UserError for an unknown metric or
+    value, fewer than two cells, and where no cell has two finished trials.
     """
     tables = select(tables, where)
+    metric = f"{layer}.{metric}" if layer else metric
     axes = cell_axes(tables)
     trials = by_trial(tables, metric).dropna(subset=[metric])
     trials["cell"] = trials.groupby(axes, dropna=False, observed=True).ngroup() if axes else 0
@@ -86,7 +99,7 @@ def intraclass_correlation(values: pd.Series, cells: pd.Series) -> Estimate:
     return Estimate(share, low, high)
 
 
-def by_trial(tables: Tables, metric: str) -> pd.DataFrame:
+def by_trial(tables: Frames, metric: str) -> pd.DataFrame:
     """The trials table, with ``metric`` as numbers: null for trials that did not finish, and where it is infinite.
 
     ``metric`` is a column of trials, or ``LAYER.column`` for one of ``layers`` at the last measured step. Raises
@@ -113,7 +126,7 @@ def named(metric: str) -> str:
     """What a metric of ``by_trial`` is called on an axis: words, two spaces and its symbol, if it has one."""
     layer, _, column = metric.rpartition(".")
     words, gap, symbol = label(column).partition("  ")
-    return f"{words}{f' of {layer}' if layer else ''}{gap}{symbol}"
+    return f"{words}{f' of {called(layer)}' if layer else ''}{gap}{symbol}"
 
 
 def _mean_squares(values: pd.Series, cells: pd.Series) -> tuple[float, float, float]:

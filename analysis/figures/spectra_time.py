@@ -11,15 +11,16 @@ from matplotlib.figure import Figure
 from analysis.cells import last_layers, main_layer
 from analysis.figures.esd import bin_edges
 from analysis.figures.phase_map import cell_edges, set_scale
-from analysis.figures.style import COLORS, label, make_log, name_lines, sheet, short
+from analysis.figures.style import COLORS, called, label, make_log, name_lines, sheet, short
 from analysis.selection import Where, select
-from analysis.tables import Tables
+from analysis.studies import one_study
+from analysis.tables import Frames
 from trials.errors import UserError, did_you_mean
 
 FIX = "set measure.eigenvalues to log and run again"
 
 
-def spectra_over_time(tables: Tables, layer: str | None = None, trial_id: str | None = None, *,
+def spectra_over_time(tables: Frames, layer: str | None = None, trial_id: str | None = None, *,
                       where: Where | None = None, title: str | None = None) -> Figure:
     """Density of ln lambda, eigenvalues of W^T W / N of ``layer``, at each step where they were kept; step 0 at the
     left edge.
@@ -30,7 +31,7 @@ def spectra_over_time(tables: Tables, layer: str | None = None, trial_id: str | 
     default. Raises UserError where eigenvalues were kept at fewer than two steps, and for an unknown layer, trial or
     value.
     """
-    tables = select(tables, where)
+    tables = one_study(select(tables, where), "spectra_over_time")
     rows = _steps(tables, layer, trial_id)
     first = rows.iloc[0]
     layer, trial_id = first["layer"], first["trial_id"]
@@ -39,7 +40,7 @@ def spectra_over_time(tables: Tables, layer: str | None = None, trial_id: str | 
     settings = ", ".join(f"{label(axis, unit=False)} {short(trial[axis])}" for axis in tables.axes)
     note = (f"{tables.name}: a single trial ({settings or trial_id}), {len(rows)} steps. Shade: share of its "
             r"eigenvalues per unit of $\ln\lambda$; triangles: eigenvalues beyond the edge.")
-    title = title or f"spectrum of {layer} ({first['rows']:.0f} × {first['cols']:.0f}) in training"
+    title = title or f"spectrum of {called(layer)} ({first['rows']:.0f} × {first['cols']:.0f}) in training"
     with sheet(1, 1, title, note) as (figure, (panel,)):
         panel.set_title("")
         panel.grid(False)
@@ -61,7 +62,7 @@ def spectra_over_time(tables: Tables, layer: str | None = None, trial_id: str | 
     return figure
 
 
-def _steps(tables: Tables, layer: str | None, trial_id: str | None) -> pd.DataFrame:
+def _steps(tables: Frames, layer: str | None, trial_id: str | None) -> pd.DataFrame:
     """A row for each step of one trial and layer where eigenvalues were kept."""
     key = ["trial_id", "step", "layer"]
     stored = tables.table("spectra", key)

@@ -58,6 +58,7 @@ def sheet(rows: int, columns: int, title: str, note: str, **subplots: Any) -> It
         figure = Figure(figsize=(width, 2.35 * rows + 0.7), dpi=200, layout="constrained")
         FigureCanvasAgg(figure)
         panels = list(np.ravel(figure.subplots(rows, columns, **subplots)))
+        title = textwrap.fill(title, round(12 * width))
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         figure.supxlabel(textwrap.fill(note, round(18.5 * width)), x=0.01, ha="left", fontsize=7, color=GREY)
         for letter, panel in zip("abcdefgh", panels, strict=False):
@@ -72,7 +73,7 @@ def name_lines(figure: Figure, panel: Axes) -> None:
     title = figure.get_suptitle()
     figure.suptitle(title + "\n" * -(-len(names) // columns), x=0.01, ha="left", fontsize=10, fontweight="bold")
     legend = figure.legend(handles, names, loc="upper left", ncols=columns, borderaxespad=0, columnspacing=1.5,
-                           bbox_to_anchor=(0.005, 1 - 0.28 / figure.get_figheight()))
+                           bbox_to_anchor=(0.005, 1 - (0.1 + 0.18 * (title.count("\n") + 1)) / figure.get_figheight()))
     legend.set_in_layout(False)  # the title has made room
 
 
@@ -80,6 +81,11 @@ def label(name: str, unit: bool = True) -> str:
     """What an axis with this column is called, with its unit or without."""
     text = LABELS.get(name, name.replace("_", " "))
     return text if unit else text.partition(" (")[0]
+
+
+def called(layer: str) -> str:
+    """A layer in a title: its name, and that it is a layer where that reads as a number (``net.4``, ``4``)."""
+    return f"layer {layer}" if layer[:1].isdigit() else layer
 
 
 def is_numeric(values: pd.Series) -> bool:
