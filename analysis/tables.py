@@ -96,7 +96,6 @@ class Tables(Frames):
         return replace(self, ids=ids, swept=frozenset(axes))
 
     def of(self, trials: pd.DataFrame) -> Tables:
-        """The same with those trials only, given as rows of ``trials``."""
         return replace(self, ids=pa.array(trials["trial_id"], pa.string()))
 
     @cached_property
@@ -142,7 +141,6 @@ class Tables(Frames):
         return frame
 
     def schema(self, name: str) -> pa.Schema:
-        """The columns of one table."""
         return self.rows(name).schema
 
     def rows(self, name: str) -> ds.Dataset:
