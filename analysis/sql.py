@@ -155,12 +155,17 @@ def _connect(tables: Tables, spill: str) -> Iterator[duckdb.DuckDBPyConnection]:
         "python_enable_replacements": "false", "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false", "temp_directory": spill, "max_temp_directory_size": f"{room}B",
         "memory_limit": f"{memory_limit()}B"})
-    with connection:
-        for name in TABLES:
-            connection.register(name, tables.rows(name))
+    datasets = {name: tables.rows(name) for name in TABLES}
+
+    def lock() -> None:
+        for name, rows in datasets.items():
+            connection.register(name, rows)
         for setting in ("TimeZone = 'UTC'", "enable_progress_bar = false",  # printed among the rows of what is slow
                         "enable_external_access = false", "lock_configuration = true"):
             connection.execute(f"SET {setting}")
+
+    with connection:
+        _stoppable(connection, lock)  # in this thread DuckDB would make an interrupt an error of its own
         yield connection
 
 

@@ -83,6 +83,7 @@ class Worker(tune.Trainable):
 
     unfit: ClassVar[dict[str, str]] = {}  # why trials of a structure cannot be trained side by side, in this process
     kept = Kept()  # until it has looked
+    edited = ""
 
     def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]
         """Called once a process: its imports and its data stay from pack to pack."""

@@ -238,7 +238,8 @@ def test_a_damaged_part_is_named_by_whoever_reads(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize(("sql", "said"), [
     ("SELEC 1", "SELEC"), ("SELECT", "SELECT"), ("", "one SELECT statement"),
-    ("SELECT lrr FROM trials", "did you mean 'lr'?"), ("SELECT 1 FROM trails", "did you mean 'trials'?"),
+    ("SELECT lrr FROM trials", "no column called 'lrr'; the nearest are lr (in trials, "),
+    ("SELECT 1 FROM trails", "did you mean 'trials'?"),
     ("SELECT 1; SELECT 2", "got 2 statements"), ("DROP TABLE trials", "only reads"),
     ("INSERT INTO trials SELECT * FROM trials", "only reads"), ("CREATE TABLE x AS SELECT 1", "only reads"),
     ("COPY trials TO 'out.csv'", "only reads"), ("ATTACH 'x.db'", "only reads"), ("PRAGMA database_list", ""),
