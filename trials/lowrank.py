@@ -10,6 +10,7 @@ W may be a buffer. Layers one after the other (B A W x), or a product without a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import permutations
@@ -20,6 +21,7 @@ from torch.func import functional_call
 
 from trials.computed import Computed, below, join
 
+Shape = tuple[int, ...]  # of a weight as a matrix, (rows, columns)
 _UNIT_VECTORS = 1024  # at a time
 _STEP = 1e-4  # of central differences
 _TRIPLES = 64  # that are tried at most: each costs six forward passes of one example
@@ -31,13 +33,16 @@ def adapters(module: nn.Module, example: Tensor | None) -> list[Computed]:
     if example is None:
         return found
     tried = 0
+    shapes = {name: tuple(value.flatten(1).shape) for name, value in _tensors(module) if value.ndim >= 2}
     for layer, child in reversed(list(module.named_modules())):  # the innermost first
         names = [join(layer, name) for name, value in _tensors(child) if value.ndim >= 2 and value.is_floating_point()]
-        for base, a, b in _triples(module, names):
-            if any({base, a, b} & each.parts for each in found) or tried >= _TRIPLES:
+        for base, a, b in _triples(module, names, shapes):
+            if tried >= _TRIPLES:
+                return found
+            if any({base, a, b} & each.parts for each in found):
                 continue
             tried += 1
-            for turned in _products(module, base, a, b):
+            for turned in _products(shapes[base], shapes[a], shapes[b]):
                 def read(module: nn.Module, base: str = base, a: str = a, b: str = b,
                          turned: tuple[bool, bool] = turned) -> Tensor:
                     own = dict(_tensors(module))
@@ -55,25 +60,24 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _triples(module: nn.Module, names: list[str]) -> Iterator[tuple[str, str, str]]:
+def _triples(module: nn.Module, names: list[str], shapes: Mapping[str, Shape]) -> Iterator[tuple[str, str, str]]:
     """W, A and B: B A has W's shape, in this order or the other, and a lower rank."""
-    sizes = {name: value.numel() for name, value in _tensors(module)}
     trained = {name for name, _ in module.named_parameters()}
     for base in names:
-        small = [name for name in names if name != base and name in trained and sizes[name] < sizes[base]]
+        rows, columns = shapes[base]
+        small = [name for name in names if name in trained and math.prod(shapes[name]) < rows * columns
+                 and {rows, columns} & {*shapes[name]}]
         for a, b in permutations(small, 2):
-            if _products(module, base, a, b):
+            if _products(shapes[base], shapes[a], shapes[b]):
                 yield base, a, b
 
 
-def _products(module: nn.Module, base: str, a: str, b: str) -> list[tuple[bool, bool]]:
+def _products(base: Shape, a: Shape, b: Shape) -> list[tuple[bool, bool]]:
     """Which of B and A may be turned, so that B A is a change of W."""
-    own = dict(_tensors(module))
-    shape, found = own[base].flatten(1).shape, []
+    found = []
     for turned in ((False, False), (False, True), (True, False), (True, True)):
-        high, low = (value.flatten(1).mT if turn else value.flatten(1)
-                     for value, turn in zip((own[b], own[a]), turned, strict=True))
-        if (len(high), low.shape[1]) == shape and high.shape[1] == len(low) < min(shape):
+        high, low = (shape[::-1] if turn else shape for shape, turn in zip((b, a), turned, strict=True))
+        if (high[0], low[1]) == base and high[1] == low[0] < min(base):
             found.append(turned)
     return found
 
