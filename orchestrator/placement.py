@@ -48,8 +48,8 @@ class Workers:
 
     def check(self, target: str) -> None:
         """Raise UserError where none of the nodes of ``target`` can ever hold a worker; where the study gives a worker
-        a GPU, one must have it. Nodes with nothing to give,
-        such as a head whose workers are still to come, are waited for."""
+        a GPU, one must have it. Nodes with nothing to give, such as a head whose workers are still to come, are waited
+        for."""
         have = [node["Resources"] for node in self._nodes if node["Resources"].get("CPU", 0.0) > 0.0]
         fits = self.slots["cuda"] if self._needs_gpu else any(self.slots.values())
         if not have or fits:

@@ -15,6 +15,8 @@ from trials.setup import UNSOUND, Trial, build_module
 @torch.no_grad()
 def blame(trial: Trial, taken: int) -> str | None:
     """What else than training made the loss of step ``taken`` infinite or no number; None where training did."""
+    if taken and trial.data.fresh is None:  # stored data are looked at when they are loaded
+        return None
     batch = Batches(trial.data, trial.spec.batch_size, trial.spec.seed)[taken]
     for what, values in (("x", batch.x_B), ("y", batch.target_BC)):
         if not bool(values.isfinite().all()):

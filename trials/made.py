@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trials.told import KINDS, PLAIN, fields, name, ordered, put_field
+from trials.told import KINDS, PLAIN, fields, name, ordered, put_field, under
 
 _NUMBERS = {"complex": complex, "Decimal": Decimal, "Fraction": Fraction}
 
@@ -78,8 +78,7 @@ class Making:
         self._there[path] = there  # it may hold itself
         made = {}
         for place, (key, part) in enumerate(parts):
-            at = f"{path}[{key!r}]" if type(key) in PLAIN else f"{path}[#{place}]"
-            made[self.make(key, f"{path}<{place}>")] = self.make(part, at)
+            made[self.make(key, f"{path}<{place}>")] = self.make(part, under(path, key, place))
         ordered(there).clear(there)
         ordered(there).update(there, made)
         if fields:
@@ -129,8 +128,8 @@ def can_make(told: Any, path: str, there: Mapping[str, Any]) -> bool:
     if kind == "object":
         return all(can_make(part, f"{path}.{key}", there) for key, part in parts)
     if kind == "dict":
-        items = [can_make(part, f"{path}[{key!r}]" if type(key) in PLAIN else f"{path}[#{place}]", there)
-                 and can_make(key, f"{path}<{place}>", there) for place, (key, part) in enumerate(parts)]
+        items = [can_make(part, under(path, key, place), there) and can_make(key, f"{path}<{place}>", there)
+                 for place, (key, part) in enumerate(parts)]
     else:
         left, right = "()" if kind == "calls" else "[]"
         items = [can_make(part, f"{path}{left}{place}{right}", there) for place, part in enumerate(parts)]

@@ -11,8 +11,7 @@ the inverse of what was multiplied with in quantizing). Known are
 A scale may be one number, one for each row or column, or one for each block of entries: the blocks divide the weight
 evenly, or are 128 long with a shorter last one, or as long as ``weight_block_size`` in the model's config.json says.
 Where that leaves a doubt the weight has no numbers, but a reason. A float8 weight without any scale is as stored, which
-it says. Weights that are packed several to a number (GPTQ,
-AWQ, MXFP4, bitsandbytes' 4 bits) are not unpacked.
+it says. Weights that are packed several to a number (GPTQ, AWQ, MXFP4, bitsandbytes' 4 bits) are not unpacked.
 """
 
 from __future__ import annotations

@@ -124,8 +124,7 @@ class Telling:
         return [self.tell(item, f"{path}[{place}]") for place, item in enumerate(items)]
 
     def _pairs(self, value: dict[Any, Any], path: str) -> list[Any]:
-        return [[self.tell(key, f"{path}<{place}>"), self.tell(each, f"{path}[{key!r}]" if type(key) in PLAIN else
-                                                               f"{path}[#{place}]")]
+        return [[self.tell(key, f"{path}<{place}>"), self.tell(each, under(path, key, place))]
                 for place, (key, each) in enumerate(dict.items(value))]
 
     def _fields(self, value: Any, path: str) -> list[Any]:
@@ -142,6 +141,11 @@ class Telling:
         except Exception:
             return ["unseen" if hasattr(value, "__next__") else "opaque", shown]
         return ["opaque", [self.tell(reduced, f"{path}()")]]
+
+
+def under(path: str, key: Any, place: int) -> str:
+    """The path of what a dictionary has under a key, its ``place``-th; plain keys are told as themselves."""
+    return f"{path}[{key!r}]" if type(key) in PLAIN else f"{path}[#{place}]"
 
 
 def fields(value: Any) -> dict[str, Any]:

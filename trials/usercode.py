@@ -158,6 +158,8 @@ def shipped(source: str) -> Path:
 
 
 def find(source: str, place: str) -> Path:
+    """The file called ``source``: as it has travelled, or below the working directory or a study's folder. Raises
+    UserError at ``place``."""
     if os.path.isfile(there := shipped(source)):
         return there
     folders = dict.fromkeys((Path.cwd(), *_folders))
