@@ -14,8 +14,9 @@ import resource
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -134,14 +135,17 @@ def _stoppable(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> 
         except BaseException as error:  # whatever it is, it belongs to whoever waits
             done.set_exception(error)
 
-    threading.Thread(target=run, name="query", daemon=True).start()
+    thread = threading.Thread(target=run, name="query", daemon=True)
     try:
+        thread.start()
         return done.result()
     except BaseException:
-        if not done.done():
-            connection.interrupt()
-            with contextlib.suppress(BaseException):
-                done.exception(PATIENCE)
+        until = time.monotonic() + PATIENCE
+        while not done.done() and time.monotonic() < until:
+            connection.interrupt()  # again: a statement that has not begun yet forgets it
+            wait([done], timeout=0.05)
+        if done.done():
+            thread.join()
         raise
 
 

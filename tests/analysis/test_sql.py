@@ -177,6 +177,22 @@ def test_a_query_without_end_is_stopped_by_an_interrupt(results, interrupting, m
     assert analysis.query(tables, "SELECT count(*) AS n FROM trials").n.tolist() == [6]
 
 
+def test_an_interrupt_while_a_statement_is_started_stops_it(results, monkeypatch):
+    """It has a thread by then, which would go on behind whoever asked."""
+    tables, start = analysis.load(results), threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        if thread.name == "query" and next(batches) == 1:
+            raise KeyboardInterrupt
+
+    batches = iter(range(100))  # 0 locks the database, 1 begins the answer
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(asked.stream(tables, ENDLESS["range"]))
+    assert not [thread for thread in threading.enumerate() if thread.name == "query"]
+
+
 @pytest.mark.parametrize("sql", [
     "SELECT len(list(range)) FROM range(1000000000000)",
     "SELECT max(repeat('a', 1000000) || range) FROM range(10000000)",
