@@ -11,12 +11,14 @@ from torch import Tensor, nn
 @dataclass(frozen=True)
 class Computed:
     """The weight ``name`` (``fc1.weight``), and the parameters (and buffers) that it is made of. Its value is what
-    ``read`` finds in the model, or the operand of this name in a forward pass."""
+    ``read`` finds in the model, or the operand of this name in a forward pass. It is ``whole`` if it is all that a
+    module does to its input, factors on the output included."""
 
     name: str
     parts: frozenset[str]
     read: Callable[[nn.Module], Tensor] | str
     shape: tuple[int, ...] = ()
+    whole: bool = False
 
 
 def join(layer: str, name: str) -> str:

@@ -16,7 +16,6 @@ A factor on a layer's output is no part of its weight.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -33,27 +32,41 @@ from trials.modes import evaluation
 from trials.operands import operands
 from trials.optimizers.base import Params
 
+UNSEEN = "as stored: the forward pass was not seen to multiply by it as it is"
+SCALED = "its output is scaled by a factor made of it, which is no part of these numbers"
+
 
 class WeightsInUse:
     """``in_use(params)`` are these tensors of ``module``, parameters and buffers, with the ``computed`` weights instead
     of their parts.
 
-    Without an ``example`` (B, *input shape), weights that are computed in a module's own code are not seen.
+    ``doubts`` says of some, by name, why their numbers may not be those of what is in use. Without an ``example``
+    (B, *input shape), weights that are computed in a module's own code are not seen.
     """
 
     def __init__(self, module: nn.Module, example: Tensor | None = None) -> None:
         with torch.no_grad(), evaluation(module):
             adapted = adapters(module, example)
             known, seen = _apart(adapted, [*_parametrized(module), *_hooked(module)]), []
+            stored, scaled = dict[str, str](), frozenset[str]()
             if example is not None and _has_code(module):
-                with suppress(Exception):  # what cannot be watched keeps its parameters
-                    seen = [Computed(operand.name, operand.parts, operand.name)
-                            for operand in operands(module, example.clone())]
-            found = adapted + _together(known, _apart(adapted, seen))
+                params = {name for name, value in module.named_parameters() if value.ndim >= 2}
+                try:
+                    watched = operands(module, example.clone())
+                except Exception as error:  # its parameters are all that is known
+                    stored = dict.fromkeys(params, f"as stored: the forward pass cannot be followed ({error!r})")
+                else:
+                    seen = [Computed(operand.name, operand.parts, operand.name) for operand in watched.computed]
+                    stored, scaled = dict.fromkeys(params - watched.plain, UNSEEN), watched.scaled & params
+            adapted = [_final(each, seen, module) for each in adapted]
+            found = adapted + _together(_apart(adapted, known), _apart(adapted, seen))
             values = _Reader(module, found, example)()
         self.computed = [replace(each, shape=tuple(values[each.name].shape)) for each in found]
         self._reader = _Reader(module, self.computed, example)
         self._parts = frozenset[str]().union(*(each.parts for each in found))
+        self.doubts = {**dict.fromkeys(scaled - self._parts, SCALED),
+                       **{each.name: SCALED for each in found if each.parts & scaled and not each.whole},
+                       **{name: why for name, why in stored.items() if name not in self._parts | set(values)}}
 
     @torch.no_grad()
     def __call__(self, params: Params) -> Params:
@@ -77,7 +90,7 @@ class _Reader(nn.Module):
         seen: Params = {}
         if any(isinstance(each.read, str) for each in self._found):
             assert self._example is not None
-            seen = {operand.name: operand.value for operand in operands(self.module, self._example.clone())}
+            seen = {operand.name: operand.value for operand in operands(self.module, self._example.clone()).computed}
         nothing = next(self.module.parameters()).new_tensor(torch.nan)  # of a weight that this pass has not used
         return {each.name: seen.get(each.read, nothing.expand(each.shape)) if isinstance(each.read, str)
                 else each.read(self.module).detach() for each in self._found}
@@ -86,6 +99,16 @@ class _Reader(nn.Module):
 def _apart(found: list[Computed], more: list[Computed]) -> list[Computed]:
     """Those of ``more`` that share no part with what is ``found``."""
     return [each for each in more if not any(each.parts & other.parts for other in found)]
+
+
+def _final(adapter: Computed, seen: list[Computed], module: nn.Module) -> Computed:
+    """An adapter, or what a module's own code makes of it as a whole (DoRA): an operand that is made of all its parts,
+    unless there are several."""
+    parts = adapter.parts & {name for name, value in module.named_parameters() if value.ndim >= 2}
+    made = [operand for operand in seen if operand.parts >= parts]
+    if adapter.whole or len(made) != 1:
+        return adapter
+    return Computed(adapter.name, adapter.parts | made[0].parts, made[0].read)
 
 
 def _together(known: list[Computed], seen: list[Computed]) -> list[Computed]:

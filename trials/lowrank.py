@@ -128,7 +128,7 @@ def _affine_modules(module: nn.Module) -> list[Computed]:
                     x = x.to(matrix.device)
                     if torch.allclose(_call(child, _wide(child), x), x @ matrix.double().mT + offset, rtol=1e-4,
                                       atol=1e-5) and _is_sum(child, matrices, x):
-                        found.append(Computed(join(layer, "weight"), parts, read))
+                        found.append(Computed(join(layer, "weight"), parts, read, whole=True))
                         break
     return found[::-1]
 

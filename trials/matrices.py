@@ -16,7 +16,7 @@ Weights that hold several matrices one above the other are split:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -39,13 +39,14 @@ class Matrix:
 
     A convolution's kernel (out, in, h, w) is flattened to (out, in * h * w); weights of other modules with two or more
     dimensions count as ``parameter``, flattened likewise. ``part`` (dimension, k, n) is the k-th of n equal parts of
-    the weight along a dimension; None is all of it.
+    the weight along a dimension; None is all of it. ``doubt`` is why it may not be the weight in use.
     """
 
     name: str
     layer: str
     kind: str
     part: tuple[int, int, int] | None = None
+    doubt: str | None = None
 
     def of(self, params: Params) -> Tensor:
         """The weight as a matrix, (out, everything else)."""
@@ -56,9 +57,10 @@ class Matrix:
         return weight.flatten(1)
 
 
-def matrices(module: nn.Module, computed: Sequence[Computed] = ()) -> list[Matrix]:
+def matrices(module: nn.Module, computed: Sequence[Computed] = (), doubts: Mapping[str, str] | None = None
+             ) -> list[Matrix]:
     """All weights of two or more dimensions, in the order of the module's parameters; a computed one is where the first
-    of its parts would be."""
+    of its parts would be. ``doubts`` are by the name of the weight."""
     modules = dict(module.named_modules())
     of_part = {part: each for each in computed for part in each.parts}
     weights: dict[str, Sequence[int]] = {}
@@ -75,7 +77,7 @@ def matrices(module: nn.Module, computed: Sequence[Computed] = ()) -> list[Matri
         owner = modules.get(name.rpartition(".")[0])
         kind = next((kind for cls, kind in KINDS if isinstance(owner, cls)), "parameter")
         found += _parts(name, kind, shape, next((gates for cls, gates in GATES if isinstance(owner, cls)), ""))
-    return found
+    return [replace(each, doubt=(doubts or {}).get(each.name)) for each in found]
 
 
 def guessed_matrices(shapes: Mapping[str, Sequence[int]]) -> list[Matrix]:

@@ -61,7 +61,7 @@ class Observer:
             module, example = trial.network.module, trial.data.x_train[:1]
             with trial.network.evaluating():  # which leaves no trace
                 self.in_use = WeightsInUse(module, example)
-                self.matrices: list[Matrix] = matrices(module, self.in_use.computed)
+                self.matrices: list[Matrix] = matrices(module, self.in_use.computed, self.in_use.doubts)
                 self.operators: list[Operator] = operators(module, example, self.in_use.computed)
         else:
             self.in_use, self.matrices, self.operators = like.in_use, like.matrices, like.operators

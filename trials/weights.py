@@ -59,6 +59,7 @@ def layer_rows(matrices: Sequence[Matrix], params: Sequence[Params], initial: Se
     names = [{"layer": matrix.layer, "kind": matrix.kind, "of": "weight"} for matrix in matrices]
     if initial is not None:
         names += [{"layer": f"{matrix.layer}:change", "kind": matrix.kind, "of": "change"} for matrix in matrices]
+    doubts = [matrix.doubt for matrix in matrices] * (1 if initial is None else 2)
     weights: list[Tensor] = []
     for number, now in enumerate(params):
         weights += [matrix.of(now) for matrix in matrices]
@@ -68,7 +69,8 @@ def layer_rows(matrices: Sequence[Matrix], params: Sequence[Params], initial: Se
     found = []
     for number, now in enumerate(params):
         its = slice(number * len(names), (number + 1) * len(names))
-        mine = [{**name, **row} for name, row in zip(names, rows[its], strict=True)]
+        mine = [{**name, **row, "reason": "; ".join(filter(None, (doubt, row["reason"]))) or None}
+                for name, doubt, row in zip(names, doubts, rows[its], strict=True)]
         spectra = eigenvalues[its]
         for place, operator in enumerate(operators, len(matrices)):
             row, spectrum = operator_row(operator, now)
