@@ -33,6 +33,10 @@ class Factors(TorchDispatchMode):
         self._flowing = {id(value): value for value in flowing}  # tensors are kept, so that their ids stay theirs
         self.found: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first call imports torch._dynamo, which takes seconds
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         made = frozenset[int]().union(*(self._of(value) for value in tensors((args, kwargs))))
