@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis.figures.style import plain
-from analysis.phases import NEEDED, label_phases, vote
+from analysis.phases import READ, label_phases, vote
 from analysis.tables import Frames
 from trials.errors import UserError, did_you_mean
 
@@ -43,7 +43,7 @@ def last_layers(tables: Frames, metrics: Sequence[str] = SPECTRAL) -> pd.DataFra
 
 def labelled_layers(tables: Frames) -> pd.DataFrame:
     """``last_layers`` with the ``phase`` of each matrix, and ``because`` (see phases.py)."""
-    return label_phases(last_layers(tables, ["reason", *(name for name in NEEDED if name != "cols")]))
+    return label_phases(last_layers(tables, ["reason", *(name for name in READ if name not in ("rows", "cols"))]))
 
 
 def main_layer(layers: pd.DataFrame) -> str:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FINISHED = ("completed", "stopped")
 MOST_SHOWN = 12  # layers that a line lists
 # What follows from other columns.
-DERIVED = ("diverged", "phase", "accuracy_gap", "loss_gap", "lr_per_batch", "configuration")
-_LABELS = frozenset(("phase", "because"))  # what label_phases adds to a layer
+DERIVED = ("diverged", "phase", "phase_probability", "accuracy_gap", "loss_gap", "lr_per_batch", "configuration")
+_LABELS = frozenset(("phase", "phase_probability", "because"))  # what label_phases adds to a layer
 _LAYER = frozenset(column.name for column in COLUMNS["layers"]) - {"trial_id", "step", "reason"}
 _WHOLE = frozenset(column.name for table in ("layers", "steps") for column in COLUMNS[table]
                    if column.type == pa.int64()) - {"step"}
@@ -42,9 +42,9 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     A row a trial. Where a column of the table ``layers``, or ``phase``, is asked for, it is of one layer: ``where``
     names it, or it is the only one with such numbers. A row a trial and layer where ``layer`` is one of the columns, or
     ``where`` has a list of them (see ``pooled``). ``where`` keeps rows whose columns have one of some values (see
-    ``named``). Derived columns: ``diverged`` (0 or 1), ``phase`` and ``because`` (see phases.py), ``accuracy_gap``
-    (training minus test), ``loss_gap`` (test minus training), ``lr_per_batch`` (lr / batch_size) and ``configuration``
-    (a number for each setting, seeds apart).
+    ``named``). Derived columns: ``diverged`` (0 or 1), ``phase``, ``phase_probability`` and ``because`` (see
+    phases.py), ``accuracy_gap`` (training minus test), ``loss_gap`` (test minus training), ``lr_per_batch`` (lr /
+    batch_size) and ``configuration`` (a number for each setting, seeds apart).
 
     At a training loss numbers are interpolated between the two measured steps about it, and phases follow from
     interpolated order parameters.
@@ -172,10 +172,10 @@ def phases_in_training(tables: Frames, layer: str) -> pd.DataFrame:
     """trial_id, step, ``phase`` and ``because`` of one layer, wherever it was measured in trials that finished."""
     import pyarrow.compute as pc
 
-    from analysis.phases import NEEDED, label_phases
+    from analysis.phases import READ, label_phases
 
     ids = tables.trials.loc[tables.trials["status"].isin(FINISHED), "trial_id"]
-    rows = tables.table("layers", ["trial_id", "step", "layer", "reason", *NEEDED],
+    rows = tables.table("layers", ["trial_id", "step", "layer", "reason", *READ],
                         (pc.field("layer") == layer) & pc.field("trial_id").isin(pa.array(ids, pa.string())))
     return label_phases(rows)[["trial_id", "step", "phase", "because"]]
 
@@ -184,9 +184,9 @@ def _layers(tables: Frames, wanted: set[str], trials: pd.DataFrame, picked: pd.D
     """The rows of the table ``layers`` at the steps that were picked, or the last, with what ``wanted`` takes."""
     import pyarrow.compute as pc
 
-    from analysis.phases import NEEDED, label_phases
+    from analysis.phases import READ, label_phases
 
-    names = {"trial_id", "step", "layer", *(wanted - _LABELS), *(NEEDED if wanted & _LABELS else ())}
+    names = {"trial_id", "step", "layer", *(wanted - _LABELS), *(READ if wanted & _LABELS else ())}
     layers = tables.table("layers", sorted(names), pc.field("trial_id").isin(pa.array(trials["trial_id"], pa.string())))
     if picked is None:
         layers = layers[layers["step"] == layers.groupby("trial_id")["step"].transform("max")]

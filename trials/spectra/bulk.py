@@ -106,7 +106,7 @@ GROUP = Group(
         number("sigma_bulk", "square root of the mean eigenvalue below the spikes"),
         number("mp_softrank", "lambda_plus / lambda_max, at most 1"),
         number("mp_distance", "Kolmogorov-Smirnov distance of the m bulk eigenvalues; noise: to (1.1 + 0.42 ln m) / m"),
-        whole("n_spikes", "eigenvalues above the bulk, at 1% false positives on noise; ceil(M / 2) says: no bulk"),
+        whole("n_spikes", "eigenvalues above the bulk; 1% of noise of equal variance has one; ceil(M / 2): no bulk"),
         number("tw_gap", "lambda_max minus the finite-size edge, in Tracy-Widom scales; noise gives -1.2 +- 1.3"),
     ),
     function=metrics,

@@ -5,10 +5,13 @@ Kolmogorov-Smirnov distance of the tail from the law 1 - (lambda / xmin)^(1 - al
 (Clauset, Shalizi & Newman 2009, arXiv 0706.1062). D is two-sided; WeightWatcher and powerlaw take the one-sided
 max(F - i / n) instead, and so other tails in some matrices. The Hill estimate takes the upper half instead of a scan:
 1 + k / sum_{i <= k} ln(lambda_i / lambda_{k+1}), k = M / 2; on noise it depends on Q, so compare equal shapes only.
+Eigenvalues within 1% of the largest are one level, that of an orthogonal matrix, say, and no tail: what tells them
+apart is the rounding of the weights, and an exponent would measure that.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +20,7 @@ from torch import Tensor
 from trials.columns import number, whole
 from trials.spectra.eigen import Group, Spectrum
 
+_LEVEL = 1.01  # the largest over the least eigenvalue of a tail, at least; bfloat16 rounds weights to 0.4%
 _BLOCK = 64  # candidates whose tails are compared at a time: a block only looks at its own longest tail
 
 
@@ -24,7 +28,7 @@ _BLOCK = 64  # candidates whose tails are compared at a time: a block only looks
 class Tail:
     """The best tail of each of K spectra: ``count`` n, ``xmin`` and ``distance`` D, [K] float64 each.
 
-    All NaN where there are fewer than 2 distinct positive eigenvalues. ``exponents``: [K, M], alpha of the n largest
+    All NaN where no two positive eigenvalues are more than 1% apart. ``exponents``: [K, M], alpha of the n largest
     eigenvalues at index n - 1, whatever their fit.
     """
 
@@ -53,7 +57,7 @@ def scan(lam: Tensor) -> Tail:
     rate = n / (log.cumsum(-1) - n * log)  # alpha - 1 of the tail that ends with each eigenvalue
     ends = torch.ones_like(lam, dtype=torch.bool)  # of equal eigenvalues only the last ends a tail
     ends[:, :-1] = lam[:, :-1] > lam[:, 1:]
-    candidate = (lam > 0) & ends & (lam < lam[:, :1])
+    candidate = (lam > 0) & ends & (lam * _LEVEL < lam[:, :1])
     distance = torch.full_like(lam, torch.inf)
     for start in range(0, cols, _BLOCK):
         stop = min(start + _BLOCK, cols)
@@ -73,11 +77,13 @@ def fit(spectrum: Spectrum) -> Tail:
 
 
 def hill(lam: Tensor) -> Tensor:
-    """[K] the Hill estimate with k = M / 2 of ``lam`` [K, M] (descending); NaN where one of these is zero."""
+    """[K] the Hill estimate with k = M / 2 of ``lam`` [K, M] (descending); NaN where one of these is zero, or all are
+    one level."""
     k = max(1, lam.shape[-1] // 2)
     upper = lam[:, : k + 1].log()
-    estimate = 1.0 + k / (upper - upper[:, -1:]).sum(-1)
-    return torch.where(estimate.isfinite(), estimate, torch.nan)
+    spread = upper - upper[:, -1:]
+    estimate = 1.0 + k / spread.sum(-1)
+    return torch.where(estimate.isfinite() & (spread[:, 0] > math.log(_LEVEL)), estimate, torch.nan)
 
 
 def metrics(spectrum: Spectrum) -> dict[str, Tensor]:
@@ -101,6 +107,6 @@ GROUP = Group(
         number("alpha_hill", "Hill estimate of the exponent from the upper half; on noise it depends on Q"),
     ),
     function=metrics,
-    why={"alpha_raw": "no power-law fit: fewer than 2 distinct positive eigenvalues",
-         "alpha_hill": "no Hill estimate: less than half of the eigenvalues are positive"},
+    why={"alpha_raw": "no power-law fit: no two positive eigenvalues more than 1% apart",
+         "alpha_hill": "no Hill estimate: less than half of the eigenvalues are positive, or they are all alike"},
 )

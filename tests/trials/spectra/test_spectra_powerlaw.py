@@ -84,6 +84,16 @@ def test_hill_of_noise_depends_on_the_shape(rows, cols, expected):
     assert np.mean([row["alpha_hill"] for row in found]) == pytest.approx(expected, abs=0.1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_eigenvalues_of_one_size_have_no_exponent(dtype):
+    """An orthogonal matrix, and one with three directions beside: rounding is all that tells the others apart."""
+    frame = torch.linalg.qr(noise(5, 2, 96, 64).double())[0]
+    smaller = frame * torch.where(torch.arange(64) < 61, 1.0, 0.3)
+    flat, _, stepped, _ = spectra.rows(torch.cat([frame, smaller]).to(dtype), ("powerlaw",))
+    assert flat["alpha_hill"] is flat["alpha_raw"] is flat["alpha_D"] is None and "1% apart" in flat["reason"]
+    assert stepped["alpha_hill"] is None and stepped["alpha_raw"] < 100 and "all alike" in stepped["reason"]
+
+
 def heavy_tailed(mu: float, draws: int) -> list[dict]:
     """Rows of symmetric 2000 x 1000 matrices with P(|w| > x) = x^-mu."""
     generator, rows = seeded(round(10 * mu)), []
