@@ -50,7 +50,7 @@ from numpy.typing import NDArray
 
 from analysis.phase_names import PHASES
 from trials.errors import UserError, did_you_mean
-from trials.spectra.alpha import EACH_SPIKE, LEAST_P, LEAST_RATIO
+from trials.spectra.alpha import LEAST_P, LEAST_RATIO
 from trials.spectra.bulk import misplaced_by_noise
 
 Array = NDArray[np.float64]
@@ -60,6 +60,7 @@ NEEDED = ("cols", "hard_rank", "delta_rank", "n_spikes", "mp_softrank", "mp_dist
 SHARPER = ("rows", "alpha_tail", "n_spikes_balanced", "randomized_traps", "entry_tail_index", "tw_gap", "alpha_p",
            "alpha_ratio")  # if there
 READ = (*NEEDED, *SHARPER)
+_EACH_SPIKE = 3  # eigenvalues of a tail that a bulk is to account for with each spike it takes
 _DRAWS, _CHOICE = 100, 0.2  # of phase_probability
 _EDGE, _EDGE_DEVIATION = 2.02, 1.27  # of tw_gap: the 99% quantile in noise, and the deviation
 _MISFIT_DEVIATION = 0.35  # eigenvalues out of place
@@ -132,7 +133,7 @@ def label_phases(layers: pd.DataFrame, thresholds: Thresholds | None = None) -> 
     result["phase"] = pd.Series([_RULES[rule][0] for rule in first], index=layers.index, dtype=object)
     result["phase_probability"] = np.where(result["phase"].notna(), _probability(values, t, first), np.nan)
     shown = result.assign(**{name: values[name] for name in READ})
-    result["because"] = pd.Series([_because(row, *_RULES[rule], t)
+    result["because"] = pd.Series([_because(row, _RULES[rule], t)
                                    for row, rule in zip(shown.to_dict("records"), first, strict=True)],
                                   index=layers.index, dtype=object)
     return result
@@ -161,7 +162,7 @@ def _first(v: Mapping[str, Array], t: Thresholds) -> NDArray[np.intp]:
     decayed = (v["bulk_misfit"] > t.bulk_misfit) | (v["spike_share"] > t.spike_share)
     tail = np.fmax(10.0, 0.01 * v["cols"] * np.fmax(v["rows"], v["cols"]))  # entries that give the index
     heavy = v["entry_tail_index"] * (1.0 + 1.64 / np.sqrt(tail)) < t.entry_tail
-    bulk = (v["bulk_misfit"] <= t.bulk_misfit) & (v["n_spikes"] < v["alpha_tail"] / EACH_SPIKE)
+    bulk = (v["bulk_misfit"] <= t.bulk_misfit) & (v["n_spikes"] < v["alpha_tail"] / _EACH_SPIKE)
     rules = [
         np.isnan(v["zero_share"]) | np.isnan(v["idle_share"]),
         v["cols"] < t.least_collapse,
@@ -178,7 +179,8 @@ def _first(v: Mapping[str, Array], t: Thresholds) -> NDArray[np.intp]:
         v["mp_softrank"] > t.spike_softrank,
         ~np.isnan(v["mp_softrank"]),
     ]
-    return np.argmax(np.column_stack(rules), axis=1)
+    first: NDArray[np.intp] = np.argmax(np.column_stack(rules), axis=1)
+    return first
 
 
 def _probability(values: Mapping[str, Array], t: Thresholds, first: NDArray[np.intp]) -> Array:
@@ -201,7 +203,8 @@ def _probability(values: Mapping[str, Array], t: Thresholds, first: NDArray[np.i
     return same / _DRAWS
 
 
-def _because(row: Mapping[str, Any], phase: str | None, deciding: str, t: Thresholds) -> str:
+def _because(row: Mapping[str, Any], rule: tuple[str | None, str], t: Thresholds) -> str:
+    phase, deciding = rule
     names = deciding.split()
     if deciding.startswith("least_"):
         what = "weak spikes from noise" if deciding == "least_bleeding" else "phases apart"

@@ -52,7 +52,7 @@ def test_noise_is_random_like(shape, law):
     """In at least 95 of 100 draws; a spike is seen in 1 of 100, by the engine's own rate."""
     draws = normal(200 if min(shape) < 60 else 100, *shape)
     shaped = {"normal": draws, "uniform": torch.special.ndtr(draws) - 0.5, "signs": torch.sign(draws)}
-    found = phases(shaped[law], least_cols=0)
+    found = phases(shaped[law], least_cols=0, least_collapse=0)
     assert np.mean([phase == "random-like" for phase in found]) >= 0.95
 
 
@@ -152,7 +152,7 @@ def test_a_label_is_right_from_48_eigenvalues_on(shape):
     decay = normal(60, rows, cols) * torch.exp(-torch.linspace(0, 2, cols, dtype=torch.float64))
     assert np.mean([phase == "bulk-decay" for phase in phases(decay)]) >= 0.95
     assert np.mean([phase == "heavy-tailed" for phase in phases(pareto(1.0, 60, rows, cols))]) >= 0.85
-    assert "bulk+spikes" not in phases(spiked(3.0, 9, 60, rows, 32), least_cols=0)
+    assert "bulk+spikes" not in phases(spiked(3.0, 9, 60, rows, 32), least_cols=0, least_collapse=0)
     assert phases(spiked(3.0, 9, 2, rows, 32)) == [None, None]
 
 

@@ -6,8 +6,8 @@ p >= 0.05, p the chance that a true power law, fitted in the same way, lies at D
 matches bootstrap quantiles of tails of 12 to 600 (p from 0.5 to 0.005) within a tenth of p;
 the log-likelihood ratio to an exponential tail, over its standard deviation (Vuong 1989), is 1 or more: about one
 exponential tail in twenty gets so far;
-a Marchenko-Pastur bulk does not account for it: one that fits as noise does, or that misplaces fewer eigenvalues than
-the power law, with spikes fewer than a third of the tail. (A spike is a free number, the power law has two for all.)
+a Marchenko-Pastur bulk does not account for it: not more than half of the tail lies in a bulk that fits as noise
+does, or that misplaces fewer eigenvalues than the power law.
 
 The exponent of a tail that fails is still there as ``alpha_raw``, with D, xmin and the count (powerlaw.py).
 
@@ -37,7 +37,6 @@ from trials.spectra.eigen import Group, Spectrum
 SMALLEST = 10
 LEAST_P = 0.05
 LEAST_RATIO = 1.0
-EACH_SPIKE = 3  # eigenvalues of the tail that a bulk is to account for with each spike it takes
 _WIDTH = 1.1 * 1.959964  # z of the interval: wider than normal because xmin is chosen by the same eigenvalues
 _PART, _SMALLEST_PART = 1 / 8, 5  # of the tail, and eigenvalues: smaller upper parts do not widen the interval
 
@@ -76,7 +75,7 @@ def gate(spectrum: Spectrum) -> Gate:
     misplaced = spectrum.shared(bulk.misplaced)
     left = (spectrum.shape[1] - body.spikes).to(misplaced.dtype)
     is_bulk = (misplaced <= bulk.misplaced_by_noise(left)) | (misplaced < tail.distance * tail.count)
-    explained = is_bulk & (body.spikes < tail.count / EACH_SPIKE)
+    explained = is_bulk & (body.spikes < tail.count / 2)
     passes = (tail.count >= SMALLEST) & (p >= LEAST_P) & (ratio >= LEAST_RATIO) & ~explained
     return Gate(p, ratio, passes)
 

@@ -16,8 +16,8 @@ iteration on the squares of the entries, less their mean: afterwards all rows ha
 Rows of zeros are left out. Correlated entries are not told from spikes: their eigenvalues stay above the edge, but
 mp_distance is too large for noise.
 
-Matrices without spikes cost nothing. For others there are two more eigensolves and as much as another for the strong
-directions (benchmarks/spectra.py); simulations: benchmarks/calibration_phases.py.
+Matrices without spikes cost nothing. Others take the time of 3 to 4 eigensolves at M = 512 (two of them are such), of 6
+or 7 at M = 64; half of it where no spike is left at once. Simulations: benchmarks/calibration_phases.py.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from trials.spectra import bulk
 from trials.spectra.eigen import Group, Spectrum
 from trials.streams import generator
 
-_ROUNDS = 10  # of Sinkhorn's iteration; each is two products with a vector
-_POWERS = 4  # of the Gram matrix that find the strong directions
+_ROUNDS = 6  # of Sinkhorn's iteration; each is two products with a vector
+_POWERS = 2  # of the squared Gram matrix that find the strong directions
 
 
 def spikes(spectrum: Spectrum) -> Tensor:
@@ -56,7 +56,7 @@ def _alike(spectrum: Spectrum, chosen: Tensor) -> list[tuple[Tensor, Tensor]]:
     """(places [k], weights [k, n, M] float64) of the chosen matrices, without rows of zeros, for each number n left."""
     live = spectrum.weights.any(-1)
     count = torch.where(chosen, live.sum(-1), 0)
-    places = [(count == size).nonzero()[:, 0] for size in count.unique().tolist() if size]
+    places = [(count == size).nonzero()[:, 0] for size in sorted(set(count.tolist())) if size]
     return [(some, spectrum.weights[some][live[some]].reshape(len(some), -1, spectrum.shape[1]).double())
             for some in places]
 
@@ -86,11 +86,12 @@ def _strongest(weights: Tensor, count: Tensor) -> Tensor:
     gram = weights.mT @ weights
     basis = start(cols, weights.device).expand(len(weights), -1, -1)
     for _ in range(_POWERS):
-        basis = torch.linalg.qr(gram @ basis)[0]
+        basis = torch.linalg.qr(gram @ (gram @ basis))[0]
     turn = torch.linalg.eigh(basis.mT @ gram @ basis)[1].flip(-1)
     kept = torch.arange(basis.shape[-1], device=count.device) < count[:, None]
     directions = basis @ turn * kept[:, None, :]
-    return (weights @ directions) @ directions.mT
+    strongest: Tensor = (weights @ directions) @ directions.mT
+    return strongest
 
 
 @lru_cache(maxsize=8)
