@@ -127,10 +127,14 @@ def main(sizes: tuple[int, ...] = SIZES, most: int = 10**9) -> None:
             print(f"{truth:>14} {name:<26}{found['n_spikes'].mean():>8.1f}{found['n_spikes_balanced'].mean():>7.1f}"
                   + "".join(f"{share:>9.0f}" for share in shares) + f"{100.0 * found['phase'].isna().mean():>7.0f}"
                   + f"{found['phase_probability'].mean():>13.2f}", flush=True)
-    rows = pd.concat(every).dropna(subset="phase")
+    rows = pd.concat(every).replace({"truth": SHORT, "phase": SHORT}).fillna({"phase": "none"})
+    print("\nplanted (rows) and labelled, %, each construction alike")
+    for cols, some in rows.groupby("size"):
+        shares = pd.crosstab(some["truth"], some["phase"], normalize="index").mul(100).round(0).astype(int)
+        names = list(SHORT.values())
+        print(f"\nM = {cols}\n{shares.reindex(names).reindex(columns=[*names, 'none'], fill_value=0).to_string()}")
     rows["right"] = rows["phase"] == rows["truth"]
-    print("\nof all that have this label, the share planted so (each construction counts alike)")
-    print(rows.pivot_table("right", "phase", "size").mul(100).round(0).reindex(PHASES).to_string(na_rep="-"))
+    rows = rows[rows["phase"] != "none"]
     print("\nlabels by their probability: share that is right, and how many")
     bins = pd.cut(rows["phase_probability"], [0, 0.5, 0.7, 0.9, 0.99, 1.0])
     held = rows.groupby([bins, "size"], observed=True)["right"]

@@ -66,6 +66,19 @@ def test_invariant_under_scale_and_shift() -> None:
     assert measured(1e-3 * x + 1.0) == pytest.approx(measured(x), rel=1e-7)
 
 
+@pytest.mark.parametrize("n, width", [(1024, 16), (1024, 512), (200, 400)])
+def test_width_and_samples_do_not_move_the_unbiased_isoscore(n: int, width: int) -> None:
+    """Of isotropic activations, and of some whose first half of directions has three times the deviation."""
+    even = [measured(randn(n, width, seed=seed)) for seed in range(4)]
+    assert even[0]["activation_isoscore"] == pytest.approx(1 / (1 + width / n), rel=0.03)
+    assert np.mean([found["activation_isoscore_unbiased"] for found in even]) == pytest.approx(1.0, rel=0.02)
+    scale = torch.where(torch.arange(width) < width // 2, 3.0, 1.0)
+    truth = (25 * width / 41 - 1) / (width - 1)  # (9 + 1)^2 / 2 (81 + 1) of the directions
+    found = np.mean([measured(randn(n, width, seed=seed) * scale)["activation_isoscore_unbiased"] for seed in range(4)])
+    assert found == pytest.approx(truth, rel=0.04)
+
+
 def test_a_single_unit_has_no_isoscore() -> None:
     found = measured(randn(20, 1))
+    assert np.isnan(found["activation_isoscore_unbiased"])
     assert np.isnan(found["activation_isoscore"]) and found["activation_participation_ratio"] == pytest.approx(1.0)
