@@ -20,7 +20,7 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import f as f_distribution
 
 from analysis.boundaries.firth import Firth, firth, inflation, sandwich
-from analysis.boundaries.surface import coordinates, outcome_table, tally
+from analysis.boundaries.outcomes import coordinates, outcome_table, tally
 from analysis.estimates import LEVEL, Estimate
 from analysis.figures.style import spans_decades
 from trials.errors import UserError

@@ -14,19 +14,19 @@ F(1, clusters - 1).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import f as f_distribution
 
+from analysis.boundaries.newton import gram, maximize, state
 from analysis.estimates import LEVEL
 
 Array = npt.NDArray[np.float64]
 Planes = Callable[[Array], tuple[Array, Array]]  # angles (B,) -> normals (B, C), points on the planes (B, C)
-STEPS, HALVINGS = 100, 30  # of Newton's method, at most
-PRECISE, ENOUGH = 1e-10, 1e-4  # it stops where a step promises no more in l*: for a fit, and for what is held
+PRECISE, ENOUGH = 1e-10, 1e-4  # no step promises more in l*: for a fit, and for what is held
 DRAWS, PROPOSALS = 400, 800
 QUARTER = np.pi / 2
 STEEPEST = 10.0  # times the fitted coefficient: what is not refuted here is not refuted at all
@@ -84,7 +84,7 @@ class Firth:
         """Twice what is lost where -b_numerator / b_denominator is ``value``, over the inflation by clusters."""
         above, below = np.eye(len(self.coefficients))[[numerator, denominator]]
         fitted = -self.coefficients[numerator] / self.coefficients[denominator]
-        return 2.0 * float(self.lost((above + value * below)[None])[0]) / self._inflation(above + fitted * below)
+        return 2.0 * float(self.lost((above + value * below)[None])[0]) / self.inflation(above + fitted * below)
 
     def test(self, numerator: int, denominator: int, value: float) -> float:
         """p-value of -b_numerator / b_denominator = ``value``."""
@@ -95,26 +95,45 @@ class Firth:
         """What l* or l, whichever loses less, loses (B,) where normals (B, C) @ b = 0."""
         return self._loss(normals, self._nearest(normals))
 
-    def draws(self, denominator: int, rng: np.random.Generator) -> Array:
-        """Coefficients (DRAWS, C) whose ratios to that of ``denominator`` are as likely as the profile says, with the
-        most likely size for each: drawn from a t with 4 degrees of freedom and resampled by weight."""
-        others = np.arange(len(self.coefficients)) != denominator
+    @property
+    def chances(self) -> Array:
+        """The fitted probability of each row, (n,)."""
+        return np.asarray(1.0 / (1.0 + np.exp(-self.design @ self.coefficients)))
+
+    def joint_test(self, columns: Sequence[int]) -> float:
+        """p-value of 0 for the coefficients of all these columns, by the likelihood ratio over its mean inflation by
+        clusters (Rao & Scott, "On chi-squared tests for multiway contingency tables", Annals of Statistics 1984)."""
+        free = np.delete(np.eye(len(self.coefficients)), columns, axis=1)
+        lost = float(self._losses((self.coefficients * free.sum(axis=1))[None], free[None])[0][0])
+        own = np.ix_(columns, columns)
+        inflated = float(np.trace(np.linalg.solve(self.covariance[own], self.clustered[own]))) / len(columns)
+        ratio = 2.0 * lost / len(columns) / max(1.0, inflated)
+        return float(f_distribution.sf(ratio, len(columns), self.clusters - 1))
+
+    def draws(self, denominator: int, rng: np.random.Generator, columns: int) -> Array:
+        """Coefficients (DRAWS, C) whose ratios to that of ``denominator``, among the first ``columns``, are as likely
+        as the profile says, with all else as it is most likely: drawn from a t with 4 degrees of freedom and resampled
+        by weight."""
+        others = (np.arange(len(self.coefficients)) != denominator) & (np.arange(len(self.coefficients)) < columns)
         size = self.coefficients[denominator]
         ratios = self.coefficients / size
         gradient = (np.eye(len(ratios)) - np.outer(ratios, np.eye(len(ratios))[denominator]))[others] / size
-        inflation = max(self._inflation(each * size) for each in gradient)
+        inflation = max(self.inflation(each * size) for each in gradient)
         root = np.linalg.cholesky(2.0 * inflation * gradient @ self.covariance @ gradient.T)
         t = rng.normal(size=(PROPOSALS, len(root))) / np.sqrt(rng.chisquare(4, (PROPOSALS, 1)) / 4)
         lines = np.tile(ratios, (PROPOSALS, 1))
         lines[:, others] += t @ root.T
         parts = np.array_split(lines, 1 + PROPOSALS * len(self.design) // 500_000)  # or memory runs out
-        loss, found = map(np.concatenate, zip(*(self._losses(size * part, part[:, :, None]) for part in parts),
-                                              strict=True))
+        rest = np.eye(len(ratios))[:, columns:]
+        loss, found = map(np.concatenate, zip(*(self._losses(size * part, np.concatenate(
+            [part[:, :, None] * (np.arange(len(ratios)) < columns)[:, None], np.tile(rest, (len(part), 1, 1))], axis=2))
+            for part in parts), strict=True))
         weight = 0.5 * (4 + len(root)) * np.log1p((t**2).sum(axis=1) / 4) - loss / inflation
         weight = np.exp(weight - weight.max())
         return np.asarray(found[rng.choice(PROPOSALS, DRAWS, p=weight / weight.sum())])
 
-    def _inflation(self, gradient: Array) -> float:
+    def inflation(self, gradient: Array) -> float:
+        """How much clusters inflate the variance of the parameter with this gradient (C,)."""
         return inflation(self.covariance, self.clustered, gradient)
 
     def _nearest(self, normals: Array) -> Array:
@@ -130,7 +149,7 @@ class Firth:
         """What l* or l, whichever loses less, loses (B,) from its maximum to that in start (B, C) + basis (B, C, F);
         and where l* has the latter, (B, C)."""
         half = len(start)
-        found, value, _ = _maximize(self.design, self.ones, self.trials, np.tile(start, (2, 1)),
+        found, value, _ = maximize(self.design, self.ones, self.trials, np.tile(start, (2, 1)),
                                     np.tile(basis, (2, 1, 1)), np.repeat([1.0, 0.0], half), ENOUGH)
         lost = np.minimum(self.log_likelihood - value[:half], self.plain - value[half:])
         return np.maximum(lost, 0.0), found[:half]
@@ -141,7 +160,7 @@ class Firth:
 
         The parameter with this ``gradient`` (C,) changes by ``rate`` an angle at the middle.
         """
-        limit = np.sqrt(f_distribution.ppf(level, 1, self.clusters - 1) * self._inflation(gradient))
+        limit = np.sqrt(f_distribution.ppf(level, 1, self.clusters - 1) * self.inflation(gradient))
         reach = limit * np.sqrt(gradient @ self.covariance @ gradient) / rate * np.array([-1.0, 1.0])
 
         def beyond(angles: Array) -> Array:  # the root, because it is nearly straight on either side
@@ -172,9 +191,9 @@ def firth(design: Array, ones: Array, trials: Array | None = None, clusters: npt
     trials = np.ones(len(design)) if trials is None else trials
     columns = design.shape[1]
     anywhere = np.tile(np.eye(columns), (2, 1, 1))
-    found, value, converged = _maximize(design, ones, trials, np.zeros((2, columns)), anywhere,
+    found, value, converged = maximize(design, ones, trials, np.zeros((2, columns)), anywhere,
                                         np.array([1.0, 0.0]), PRECISE)
-    p = _state(design, ones, trials, found[:1], np.ones(1))[1][0]
+    p = state(design, ones, trials, found[:1], np.ones(1))[1][0]
     clusters = np.arange(len(design)) if clusters is None else np.asarray(clusters)
     covariance, clustered = sandwich(design, ones, trials, clusters, p)
     return Firth(design, ones, trials, found[0], covariance, clustered, len(np.unique(clusters)), float(value[0]),
@@ -185,7 +204,7 @@ def sandwich(design: Array, ones: Array, trials: Array, clusters: npt.NDArray[np
              ) -> tuple[Array, Array]:
     """Covariance (C, C) of what the design (n, C) says d logit p is: by the Fisher information, and by the scores of
     clusters (Liang & Zeger 1986), times clusters / (clusters - 1)."""
-    covariance = np.linalg.inv(_gram(design, (trials * p * (1.0 - p))[None])[0])
+    covariance = np.linalg.inv(gram(design, (trials * p * (1.0 - p))[None])[0])
     names, place = np.unique(clusters, return_inverse=True)
     scores = np.zeros((len(names), design.shape[1]))
     np.add.at(scores, place, (ones - trials * p)[:, None] * design)
@@ -195,65 +214,3 @@ def sandwich(design: Array, ones: Array, trials: Array, clusters: npt.NDArray[np
 def inflation(covariance: Array, clustered: Array, gradient: Array) -> float:
     """How much clusters inflate the variance of the parameter with this gradient (C,) in the coefficients."""
     return max(1.0, float(gradient @ clustered @ gradient / (gradient @ covariance @ gradient)))
-
-
-def _state(design: Array, ones: Array, trials: Array, coefficients: Array, penalty: Array
-           ) -> tuple[Array, Array, Array]:
-    """l + penalty (l* - l) (B,), p (B, n) and the Fisher information (B, C, C) at each row of coefficients (B, C)."""
-    eta = coefficients @ design.T
-    small = np.exp(-np.abs(eta))
-    value = eta @ ones - (np.maximum(eta, 0.0) + np.log1p(small)) @ trials
-    information = _gram(design, trials * small / (1.0 + small) ** 2)
-    with np.errstate(divide="ignore"):
-        sign, logarithm = np.linalg.slogdet(information)
-    value += np.where(penalty == 0.0, 0.0, 0.5 * np.where(sign > 0, logarithm, -np.inf))
-    return value, np.where(eta >= 0, 1.0, small) / (1.0 + small), information
-
-
-def _gram(design: Array, weights: Array) -> Array:
-    """X' diag(weights) X for each row of weights (B, n): (B, C, C), kept from being singular."""
-    columns = design.shape[1]
-    outer = design[:, :, None] * design[:, None, :]
-    gram = (weights @ outer.reshape(len(design), -1)).reshape(-1, columns, columns)
-    least = 1e-13 * np.trace(gram, axis1=1, axis2=2) + 1e-200
-    return np.asarray(gram + least[:, None, None] * np.eye(columns))
-
-
-def _maximize(design: Array, ones: Array, trials: Array, start: Array, basis: Array, penalty: Array,
-              tolerance: float) -> tuple[Array, Array, Array]:
-    """Newton's method with step halving from each start (B, C) along its basis (B, C, F), all at once.
-
-    Returns coefficients (B, C), the value (B,) of l* where the penalty (B,) is 1 and of l where it is 0, and whether
-    each has converged. The matrix is that of a likelihood whose trials count (1 + leverage) times: its score is that of
-    l*, and under separation it needs half the steps that the Fisher information does.
-    """
-    coefficients = start.copy()
-    value, p, information = _state(design, ones, trials, coefficients, penalty)
-    active = np.arange(len(start))
-    converged = np.isfinite(value)
-    for _ in range(STEPS):
-        weights = trials * p[active] * (1.0 - p[active])
-        leverage = weights * np.einsum("nc,bcn->bn", design, np.linalg.inv(information[active]) @ design.T)
-        leverage *= penalty[active, None]
-        score = (ones - trials * p[active] + leverage * (0.5 - p[active])) @ design
-        across = basis[active].transpose(0, 2, 1)
-        along = across @ score[:, :, None]
-        step = np.linalg.solve(across @ _gram(design, weights * (1.0 + leverage / trials)) @ basis[active], along)
-        move = (basis[active] @ step)[:, :, 0]
-        open_ = 0.5 * (step * along).sum(axis=(1, 2)) > tolerance
-        active, move = active[open_], move[open_]
-        waiting = np.arange(len(active))
-        for halving in range(HALVINGS):
-            if not len(waiting):
-                break
-            rows = active[waiting]
-            tried = coefficients[rows] + 0.5**halving * move[waiting]
-            new = _state(design, ones, trials, tried, penalty[rows])
-            better = new[0] > value[rows]
-            coefficients[rows[better]], waiting = tried[better], waiting[~better]
-            value[rows[better]], p[rows[better]], information[rows[better]] = (item[better] for item in new)
-        active = np.delete(active, waiting)  # rounding keeps these from what was promised
-        if not len(active):
-            break
-    converged[active] = False
-    return coefficients, value, converged

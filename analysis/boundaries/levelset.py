@@ -20,7 +20,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern
 
 from analysis.boundaries.boundary import Boundary
-from analysis.boundaries.surface import coordinates
+from analysis.boundaries.outcomes import coordinates
 from analysis.estimates import LEVEL
 from trials.errors import UserError
 
@@ -112,9 +112,12 @@ def agreement(boundary: Boundary) -> Agreement:
 
 
 def _points(boundary: Boundary) -> tuple[Array, Array, Array]:
-    """u and v of distinct points (n, 2), and ones of trials (n,) at each; merged on a grid if they are too many."""
+    """u and v of distinct points (n, 2), and ones of trials (n,) at each; merged on a grid if they are too many. Points
+    are moved in v by what the axes given move the boundary there, the other way."""
     used = boundary.data[~boundary.data["censored"]]
     values = coordinates(used, (boundary.x, boundary.y), boundary.log)
+    if boundary.given and np.isfinite(boundary.estimates["slope"].low):
+        values[:, 1] += used["offset"].to_numpy() / boundary.coefficients[2]
     rows = pd.DataFrame({"u": values[:, 0], "v": values[:, 1], "outcome": used[boundary.outcome].to_numpy()})
     keys = [rows["u"], rows["v"]]
     if len(rows[["u", "v"]].drop_duplicates()) > MOST_POINTS:

@@ -1,7 +1,8 @@
 """The boundary of an outcome over two axes by a logistic surface, with intervals that hold however sharp it is.
 
-logit p = b0 + b1 u + b2 v (+ b3 u^2), u = ln x and v = ln y, fitted with Firth's penalty. Slope, location and curvature
-are ratios of coefficients with profile intervals, open where b2 may be 0. Where a line separates the outcomes, all
+logit p = b0 + b1 u + b2 v (+ b3 u^2), u = ln x and v = ln y, fitted with Firth's penalty; given further axes, each adds
+its main effect, and the boundary is that at their middle. Slope, location and curvature are ratios of coefficients with
+profile intervals, open where b2 may be 0. Where a line separates the outcomes, all
 lines that do are in the intervals: how wide these are is set by the grid, and the width of the transition may be 0.
 Rows of one cluster share chance; by default those at one point (x, y).
 """
@@ -18,52 +19,71 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import chi2
 
 from analysis.boundaries.boundary import Boundary, Kind
+from analysis.boundaries.covariates import are_independent, covariates
 from analysis.boundaries.firth import Firth, firth
+from analysis.boundaries.outcomes import coordinates, dependence, dependence_of_rows, outcome_table, tally
+from analysis.boundaries.seeds import Seeds, Shifts
 from analysis.estimates import LEVEL, Estimate
-from analysis.figures.style import is_numeric, spans_decades
-from trials.errors import UserError, did_you_mean
+from analysis.figures.style import spans_decades
+from trials.errors import UserError
 
 Array = npt.NDArray[np.float64]
 ALPHA = 0.05  # of the tests for any dependence, and for curvature
 REACHED = 0.1  # a phase is reached where the fitted probability comes this near to 0, or to 1
-LEAST_POINTS = 6  # distinct (x, y): twice the coefficients of a straight boundary
-SHUFFLES = 999
 NAMES = ("slope", "location", "width", "curvature")
 
 
 @dataclass(frozen=True)
 class Surface:
-    """A logistic regression over standardized axes, z = (u - center) / scale: columns 1, z_u, z_v (, z_u^2)."""
+    """A logistic regression over standardized axes, z = (u - center) / scale: ``columns`` 1, z_u, z_v (, z_u^2), and
+    after these what else there is."""
 
     fit: Firth
     center: Array
     scale: Array
+    columns: int
 
     def raw(self, coefficients: Array) -> Array:
-        """Coefficients (..., C) of 1, z_u, z_v (, z_u^2) as those of 1, u, v (, u^2)."""
+        """Coefficients (..., C) of 1, z_u, z_v (, z_u^2) and others as those of 1, u, v (, u^2)."""
         (u, v), (su, sv) = self.center, self.scale
         change = np.array([[1, -u / su, -v / sv, u * u / su**2], [0, 1 / su, 0, -2 * u / su**2],
                            [0, 0, 1 / sv, 0], [0, 0, 0, 1 / su**2]])
-        columns = coefficients.shape[-1]
-        return np.asarray(coefficients @ change[:columns, :columns].T)
+        own = slice(self.columns)
+        return np.asarray(coefficients[..., own] @ change[own, own].T)
 
 
 def fit_boundary(data: pd.DataFrame, outcome: str, x: str, y: str, *, log: tuple[bool, bool] | None = None,
-                 cluster: str | None = None, censored: str | None = None, curved: bool | None = None,
-                 level: float = LEVEL, seed: int = 0) -> Boundary:
+                 given: Sequence[str] = (), cluster: str | None = None, crossed: str | None = None,
+                 censored: str | None = None, curved: bool | None = None, level: float = LEVEL, seed: int = 0
+                 ) -> Boundary:
     """Fit where ``outcome`` (0 or 1, a row a trial) changes over the columns ``x`` and ``y``.
 
-    ``log`` says which axes are logarithmic; by default those that are positive and span more than a decade. ``cluster``
-    names the column of what shares chance, ``censored`` that of rows stopped before the outcome could show: they are no
-    evidence, and left out. ``curved`` None takes a straight boundary unless the test says at 5% that it is not.
-    ``curvature`` is d2v*/du2. ``p_none`` comes from shuffling the points, with ``seed``. Raises UserError for a column
-    that is not there or not numbers, an outcome that is not 0 or 1, too few points, and points all on one line.
+    ``log`` says which axes are logarithmic; by default those that are positive and span more than a decade. Further
+    axes ``given`` may move the boundary (in logarithms where all values are above 0, by category where they are no
+    numbers); it is reported at their mean. ``cluster`` names the column of what shares chance, ``crossed`` that of
+    seeds, which stand at many points and shift it at all of them alike (seeds.py), ``censored`` that of rows stopped
+    before the outcome could show: they are no evidence, and left out. ``curved`` None takes a straight boundary unless
+    the test says at 5% that it is not. ``curvature`` is d2v*/du2. ``p_none`` comes from shuffling the points, and for
+    a crossover the values of each axis as well, with ``seed``. Raises UserError for a column that is not there or not
+    numbers, an outcome that is not 0 or 1, too few points, and points all on one line.
     """
-    table = outcome_table(data, outcome, (x, y), cluster, censored)
+    table = outcome_table(data, outcome, (x, y), cluster, censored, (*given, *([crossed] if crossed else [])))
     used = table[~table["censored"]]
     log = (spans_decades(used[x]), spans_decades(used[y])) if log is None else log
     rng = np.random.default_rng(seed)
-    straight, p_none = _surface(used, outcome, (x, y), log, False), _p_none(used, outcome, (x, y), log, rng)
+    others, seeds = _beside(used, (x, y), given, crossed)
+    surface = surface_of(used, outcome, (x, y), log, False, others)
+    if curved and used[x].nunique() < 3:
+        raise UserError(f"boundary of {outcome}: {x} has {used[x].nunique()} values; a curved boundary takes three")
+    p_none, p_straight = dependence(used, outcome, (x, y), log, others, rng), np.nan
+    if p_none <= ALPHA and used[x].nunique() > 2:
+        bent = surface_of(used, outcome, (x, y), log, True, others)
+        p_straight = bent.fit.test(3, 2, 0.0)
+        surface = bent if curved or (curved is None and p_straight < ALPHA) else surface
+    kind, because = _judge(surface)
+    if kind == "crossover":  # chance that a row of the grid shares makes such, though none of these a boundary
+        p_none = max(p_none, dependence_of_rows(used, outcome, (x, y), log, others, rng))
+    because += f" (p = {p_none:.2g})"
     left_out = f"; {len(table) - len(used)} censored rows left out" if len(used) < len(table) else ""
     if p_none > ALPHA:
         ones = int(used[outcome].sum())
@@ -71,23 +91,28 @@ def fit_boundary(data: pd.DataFrame, outcome: str, x: str, y: str, *, log: tuple
                    f"{ones} of {len(used)} rows are 1, and they may lie anywhere (p = {p_none:.2g})")
         unknown = Estimate(np.nan, -np.inf, np.inf, level)
         return Boundary(x, y, log, outcome, "none", because + left_out, dict.fromkeys(NAMES[:3], unknown),
-                        np.full(3, np.nan), np.empty((0, 3)), table, p_none, np.nan, "shuffled points")
-    surface, p_straight = straight, np.nan
-    if used[x].nunique() > 2:
-        bent = _surface(used, outcome, (x, y), log, True)
-        p_straight = bent.fit.test(3, 2, 0.0)
-        surface = bent if curved or (curved is None and p_straight < ALPHA) else straight
-    elif curved:
-        raise UserError(f"boundary of {outcome}: {x} has {used[x].nunique()} values; a curved boundary takes three")
-    estimates = _estimates(surface, log, level)
-    kind, because = _judge(surface, p_none)
+                        np.full(3, np.nan), np.empty((0, 3)), table, p_none, np.nan, "shuffled points", tuple(given),
+                        crossed)
+    shifts = Shifts.of(surface.fit, seeds.groups) if seeds else None
+    estimates = _estimates(surface, log, level, shifts)
     if np.isinf(estimates["slope"].low):
         because += f"; it may run along {y}, so that its slope is open"
     fit = surface.fit
     method = (f"Firth-penalized logistic regression, profile likelihood intervals, {fit.clusters} clusters "
               f"({cluster or f'points of {x} and {y}'})")
+    method += f", at the middle of {' and '.join(given)}" if given else ""
+    if seeds and shifts:
+        method += (f"; {seeds.count} values of {crossed} shift it (sd {shifts.sd * surface.scale[1]:.2g} in "
+                   f"{'ln ' if log[1] else ''}{y}): its location is their mean, by {shifts}")
+    elif crossed and used[crossed].nunique() == 1:
+        method += f"; of one {crossed} alone, and another may shift it"
+    moving = covariates(used, given)
+    table.loc[~table["censored"], "offset"] = moving @ fit.coefficients[surface.columns:][:moving.shape[1]]
+    draws = fit.draws(2, rng, surface.columns)
+    if shifts:
+        draws[:, 0] -= draws[:, 2] * shifts.draws(len(draws), rng)
     return Boundary(x, y, log, outcome, kind, because + left_out, estimates, surface.raw(fit.coefficients),
-                    surface.raw(fit.draws(2, rng)), table, p_none, p_straight, method)
+                    surface.raw(draws), table, p_none, p_straight, method, tuple(given), crossed)
 
 
 def slope_test(boundary: Boundary, slope: float = 1.0) -> float:
@@ -115,97 +140,53 @@ def same_slope_test(boundaries: Sequence[Boundary]) -> float:
     return float(chi2.sf(least, len(surfaces) - 1))
 
 
-def outcome_table(data: pd.DataFrame, outcome: str, axes: Sequence[str], cluster: str | None, censored: str | None
-                  ) -> pd.DataFrame:
-    """The columns of ``axes``, ``outcome`` as 0 and 1 (NaN where censored), ``cluster`` and ``censored``, checked."""
-    place = f"boundary of {outcome}"
-    for name in (outcome, *axes, *(extra for extra in (cluster, censored) if extra)):
-        if name not in data:
-            raise UserError(f"{place}: no column called {name!r}; {did_you_mean(name, map(str, data.columns))}")
-    data = data.reset_index(drop=True)  # an index may repeat itself, as that of tables put together
-    left_out = data[censored].astype(bool) if censored else pd.Series(False, data.index)
-    table = pd.DataFrame({name: data[name] for name in axes})
-    for name in axes:
-        if not is_numeric(data[name]) or not np.isfinite(data[name].astype(float)).all():
-            raise UserError(f"{place}: {name} must be finite numbers; leave out the rows where it is not")
-    seen = data[outcome][~left_out]
-    if not seen.isin([0, 1]).all():
-        raise UserError(f"{place}: {outcome} must be 0 or 1, but has {seen[~seen.isin([0, 1])].iloc[0]}; "
-                        "make a column of it that says yes or no, and call the rows censored that do not")
-    points = table.groupby(list(axes)).ngroup()
-    table = table.assign(**{outcome: seen.astype(float)}, cluster=data[cluster] if cluster else points,
-                         censored=left_out)
-    if points[~left_out].nunique() < LEAST_POINTS:
-        raise UserError(f"{place}: {points[~left_out].nunique()} points of {' and '.join(axes)} that are not censored; "
-                        f"it takes {LEAST_POINTS}")
-    return table
-
-
-def coordinates(table: pd.DataFrame, axes: Sequence[str], log: Sequence[bool]) -> Array:
-    """The columns of ``axes``, (n, axes), as logarithms where they are ``log``."""
-    for name, logarithmic in zip(axes, log, strict=True):
-        if logarithmic and not (table[name] > 0).all():
-            raise UserError(f"{name} = {table[name].min():g} has no logarithm; leave it out, or take {name} as it is")
-    return np.column_stack([np.log(table[name].astype(float)) if logarithmic else table[name].astype(float)
-                            for name, logarithmic in zip(axes, log, strict=True)])
-
-
-def tally(values: Array, outcome: pd.Series, cluster: pd.Series) -> tuple[Array, Array, Array, npt.NDArray[np.intp]]:
-    """Rows at one point, values (n, 2), and of one cluster as one, so that more seeds cost nothing: the points (m, 2),
-    ones (m,) of trials (m,), and codes of clusters (m,)."""
-    rows = pd.DataFrame({"u": values[:, 0], "v": values[:, 1], "cluster": pd.factorize(cluster)[0],
-                         "outcome": outcome.to_numpy()})
-    counts = rows.groupby(["u", "v", "cluster"])["outcome"].agg(["sum", "size"]).reset_index()
-    return (counts[["u", "v"]].to_numpy(), counts["sum"].to_numpy(), counts["size"].to_numpy(float),
-            counts["cluster"].to_numpy())
-
-
-def _surface(used: pd.DataFrame, outcome: str, axes: tuple[str, str], log: tuple[bool, bool], curved: bool) -> Surface:
+def surface_of(used: pd.DataFrame, outcome: str, axes: tuple[str, str], log: tuple[bool, bool], curved: bool,
+               others: Array) -> Surface:
+    """Fit the surface, with ``others`` (n, k) as further columns of mean 0."""
     values = coordinates(used, axes, log)
     center, scale = values.mean(axis=0), values.std(axis=0)
-    points, ones, trials, clusters = tally(values, used[outcome], used["cluster"])
-    z = (points - center) / np.where(scale > 0, scale, 1.0)
-    design = np.column_stack([np.ones(len(z)), z] + [z[:, 0] ** 2] * curved)
-    if np.linalg.matrix_rank(design) < design.shape[1]:
+    z = (values - center) / np.where(scale > 0, scale, 1.0)
+    own = np.column_stack([z] + [z[:, 0] ** 2] * curved)
+    if not are_independent(own):
         raise UserError(f"boundary of {outcome}: the points of {axes[0]} and {axes[1]} lie on one line; sweep both")
-    return Surface(firth(design, ones, trials, clusters), center, scale)
+    if not are_independent(np.column_stack([own, others])):
+        raise UserError(f"boundary of {outcome}: what is given follows from {axes[0]} and {axes[1]}, or from one "
+                        "another; give less")
+    points, ones, trials, clusters = tally(np.column_stack([own, others]), used[outcome], used["cluster"])
+    design = np.column_stack([np.ones(len(points)), points])
+    return Surface(firth(design, ones, trials, clusters), center, scale, 1 + own.shape[1])
 
 
 def _of(boundary: Boundary) -> Surface:
     used = boundary.data[~boundary.data["censored"]]
-    return _surface(used, boundary.outcome, (boundary.x, boundary.y), boundary.log, len(boundary.coefficients) > 3)
+    return surface_of(used, boundary.outcome, (boundary.x, boundary.y), boundary.log, len(boundary.coefficients) > 3,
+                      beside(boundary)[0])
 
 
-def _p_none(used: pd.DataFrame, outcome: str, axes: tuple[str, str], log: tuple[bool, bool], rng: np.random.Generator
-            ) -> float:
-    """p-value of "no dependence on either axis": how often the score statistic of shuffled points is as large.
-
-    A point keeps its trials, so that what they share does not count as evidence (Fisher's permutation test).
-    """
-    points = used.assign(residual=used[outcome] - used[outcome].mean(), size=1.0, u=0.0, v=0.0)
-    points[["u", "v"]] = coordinates(used, axes, log)
-    points = points.groupby(["u", "v"])[["residual", "size"]].sum().reset_index()
-    z = points[["u", "v"]].to_numpy()
-    size = points["size"].to_numpy()
-    z = z - size @ z / size.sum()
-    z = z @ np.linalg.inv(np.linalg.cholesky((z.T * size) @ z)).T  # both axes count the same, whatever their units
-    residual = points["residual"].to_numpy()
-    statistic = ((residual @ z) ** 2).sum()
-    rows = np.tile(residual, (SHUFFLES // 9, 1))  # a ninth at a time: there may be many points
-    shuffled = [((rng.permuted(rows, axis=1) @ z) ** 2).sum(axis=1) for _ in range(9)]
-    return float((1 + np.sum(np.array(shuffled) >= statistic * (1 - 1e-9))) / (1 + SHUFFLES))
+def beside(boundary: Boundary) -> tuple[Array, Seeds | None]:
+    """The columns of what was fitted beside x and y, one row for each row fitted, and the seeds among them."""
+    used = boundary.data[~boundary.data["censored"]]
+    return _beside(used, (boundary.x, boundary.y), boundary.given, boundary.crossed)
 
 
-def _estimates(surface: Surface, log: tuple[bool, bool], level: float) -> dict[str, Estimate]:
+def _beside(used: pd.DataFrame, axes: Sequence[str], given: Sequence[str], crossed: str | None
+            ) -> tuple[Array, Seeds | None]:
+    others = covariates(used, given)
+    seeds = Seeds.of(used[crossed], used.groupby(list(axes)).ngroup()) if crossed else None
+    return (others if seeds is None else np.column_stack([others, seeds.columns])), seeds
+
+
+def _estimates(surface: Surface, log: tuple[bool, bool], level: float, shifts: Shifts | None) -> dict[str, Estimate]:
     fit, (su, sv) = surface.fit, map(float, surface.scale)
     parameters = {"location": (0, 1.0), "slope": (1, sv / su), "curvature": (3, 2 * sv / su**2)}
     estimates = {}
     for name, (column, unit) in parameters.items():
-        if column < len(fit.coefficients):
+        if column < surface.columns:
             value, low, high = fit.ratio(column, 2, level)
             estimates[name] = Estimate(value * unit, low * unit, high * unit, level)
     at = estimates["location"]
-    value, low, high = (surface.center[1] + sv * v for v in (at.value, at.low, at.high))
+    ends = shifts.widened(at.value, at.low, at.high, level) if shifts else (at.low, at.high)
+    value, low, high = (surface.center[1] + sv * v for v in (at.value, *ends))
     if log[1]:
         with np.errstate(over="ignore"):  # a boundary along y is nowhere
             value, low, high = np.exp([value, low, high])
@@ -218,9 +199,10 @@ def _estimates(surface: Surface, log: tuple[bool, bool], level: float) -> dict[s
     return {name: estimates[name] for name in NAMES if name in estimates}
 
 
-def _judge(surface: Surface, p_none: float) -> tuple[Kind, str]:
-    eta = surface.fit.design @ surface.fit.coefficients
+def _judge(surface: Surface) -> tuple[Kind, str]:
+    own = slice(surface.columns)  # all else at its middle
+    eta = surface.fit.design[:, own] @ surface.fit.coefficients[own]
     low, high = 1.0 / (1.0 + np.exp(-np.array([eta.min(), eta.max()])))
     kind: Kind = "boundary" if low < REACHED and high > 1 - REACHED else "crossover"
     only = "only " if kind == "crossover" else ""
-    return kind, f"its probability goes {only}from {low:.2g} to {high:.2g} over what was swept (p = {p_none:.2g})"
+    return kind, f"its probability goes {only}from {low:.2g} to {high:.2g} over what was swept"

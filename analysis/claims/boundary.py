@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from analysis.tables import Frames
 
+ALPHA = 0.05  # of the test that an axis which is pooled does not move the boundary
 
 # Numbers that are measured, and so nowhere exactly one of two.
 _MEASURED = frozenset(column.name for columns in COLUMNS.values() for column in columns
@@ -39,7 +40,8 @@ class BoundaryClaim(Claim):
 
     Axes count in logarithms where all their values are above 0. The outcome is the column ``boundary`` itself (0 or 1),
     or whether it is ``above`` a number, or which of two values it has (``between`` these two, such as two phases; rows
-    with others are left out).
+    with others are left out). Further axes ``given`` may move the boundary, which is reported at their middle; it is
+    undecided where one that is not given moves it.
     Trials that were stopped early, before the outcome showed, are censored. Undecided where the boundary departs from
     one without a formula (boundaries/levelset.py) by more than chance.
     """
@@ -47,6 +49,7 @@ class BoundaryClaim(Claim):
     gives: ClassVar[tuple[str, ...]] = ("slope", "location", "width", "curvature")
     boundary: str = setting(column)
     in_: tuple[str, ...] = setting(columns)
+    given: tuple[str, ...] = setting(columns, default=())
     above: float | None = setting(number, default=None)
     between: tuple[Any, ...] = setting(_pair, default=())
 
@@ -56,6 +59,10 @@ class BoundaryClaim(Claim):
             raise UserError(f"{place}.in: expected two different columns, got {', '.join(self.in_)}")
         if self.boundary in self.in_:
             raise UserError(f"{place}.in: expected columns other than {self.boundary}, whose boundary is sought")
+        if twice := {*self.given} & {*self.in_, self.boundary, "seed"}:
+            raise UserError(f"{place}.given: expected axes beside {', '.join(self.in_)} and seed, got {min(twice)}")
+        if len({*self.given}) < len(self.given):
+            raise UserError(f"{place}.given: a column is given twice; remove one")
         if self.above is not None and self.between:
             raise UserError(f"{place}: expected above or between, not both")
         if self.above is None and not self.between and self.boundary != "diverged":
@@ -72,9 +79,13 @@ class BoundaryClaim(Claim):
         import pandas as pd
 
         from analysis.boundaries.levelset import agreement
+        from analysis.boundaries.pooling import pooled_axes
         from analysis.boundaries.surface import fit_boundary
 
-        rows = observations(tables, {self.boundary, *self.in_}, self.at, self.where)
+        axes = [axis for axis in tables.axes if axis not in ("seed", self.boundary)]
+        crossed = "seed" if "seed" in tables.trials and "seed" not in self.in_ else None
+        columns = {self.boundary, *self.in_, *self.given, *axes, *([crossed] if crossed else [])}
+        rows = observations(tables, columns, self.at, self.where)
         for name in (*self.in_, *([] if self.above is None else [self.boundary])):
             if not pd.api.types.is_numeric_dtype(rows[name]):
                 raise UserError(f"boundary: column {name!r} holds {rows[name].dtype}; give a column of numbers")
@@ -84,14 +95,20 @@ class BoundaryClaim(Claim):
         x, y = self.in_
         curved = True if "curvature" in self.expect else None
         log = (bool((rows[x] > 0).all()), bool((rows[y] > 0).all()))
-        fit = fit_boundary(rows, self._name, x, y, log=log, cluster="configuration", censored="censored", curved=curved)
+        fit = fit_boundary(rows, self._name, x, y, log=log, given=self.given, cluster="configuration", crossed=crossed,
+                           censored="censored", curved=curved)
         about = f"{self._name} over {x} and {y} {self.at}, {fit.scales}"
         if fit.kind == "none":
             return self.decided(about, fit.estimates, fit.n, fit.method, fit, [f"no boundary here: {fit.because}"],
                                 ["undecided"])
         check = agreement(fit)
-        answers: list[Answer] = ["undecided"] if fit.kind == "crossover" or check.misleads else []
+        others = pooled_axes(rows, fit, axes)
+        moving = [axis for axis, p in others.items() if p * len(others) < ALPHA]
+        doubtful = fit.kind == "crossover" or check.misleads or moving
+        answers: list[Answer] = ["undecided"] if doubtful else []
         notes = [f"{fit.kind}: {fit.because}", fit.scales, *pooled(rows),
+                 *([f"pools {', '.join(f'{axis} (p = {p:.2g})' for axis, p in others.items())}"] if others else []),
+                 *([f"but {' and '.join(moving)} moves it; add given: [{', '.join(moving)}]"] if moving else []),
                  *([f"but not this line: {check.because}"] if check.misleads else [])]
         return self.decided(about, fit.estimates, fit.n, fit.method, fit, notes, answers)
 

@@ -70,7 +70,8 @@ def phase_map(rows: pd.DataFrame, x: str, y: str, value: str, boundary: Boundary
         f"{len(rows)} trials, a point each{'' if categories else '; crosses have no number'}.")
     note += said(where)
     if boundary is not None:
-        note += f" {boundary.kind.capitalize()}: {boundary.because}; {describe(boundary.estimates)}."
+        middle = f", at the middle of {' and '.join(boundary.given)}" if boundary.given else ""
+        note += f" {boundary.kind.capitalize()}{middle}: {boundary.because}; {describe(boundary.estimates)}."
         note += " Dotted: its 95% band." if boundary.kind != "none" else ""
     what = label(value, unit=False).partition("  ")[0]
     title = title or f"{what}, by {label(x, unit=False)} and {label(y, unit=False)}"

@@ -128,7 +128,7 @@ def test_rows_that_repeat_others_are_no_evidence():
 def test_draws_spread_as_the_profile_says():
     design, ones = rows(8, n=200)
     fit = firth(design, ones)
-    drawn = fit.draws(2, np.random.default_rng(0))
+    drawn = fit.draws(2, np.random.default_rng(0), len(fit.coefficients))
     for column in (0, 1):
         value, low, high = fit.ratio(column, 2)
         ends = np.quantile(-drawn[:, column] / drawn[:, 2], [0.025, 0.975])

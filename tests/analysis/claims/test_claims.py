@@ -58,6 +58,9 @@ def without(item: dict[str, Any], key: str) -> dict[str, Any]:
     ({**EDGE, "boundary": "test_loss"}, "analysis[0]", "give above or between"),
     ({**EDGE, "boundary": "phase", "between": ["a", "a"]}, "analysis[0].between", "two different values"),
     ({**EDGE, "above": 1, "between": [0, 1]}, "analysis[0]", "above or between, not both"),
+    ({**EDGE, "given": ["lr"]}, "analysis[0].given", "expected axes beside batch_size, lr and seed, got lr"),
+    ({**EDGE, "given": ["weigth_decay"]}, "analysis[0].given", "no column called 'weigth_decay'"),
+    ({**EDGE, "given": ["layer", "layer"]}, "analysis[0].given", "given twice"),
 ])
 def test_bad_claims_are_refused_with_their_place(item: dict[str, Any], place: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -168,6 +171,21 @@ def test_a_boundary_that_is_no_line_decides_nothing(make_study: Callable[..., St
                           status="diverged" if lr > (0.004 if batch_size < 16 else 0.25) else "completed")
     [verdict] = judge(parse_claims([{**EDGE, "expect": {"slope": {"above": 0.1}}}], KNOWN), load(study.root))
     assert verdict.answer == "undecided" and "but not this line" in verdict.because
+
+
+def test_a_boundary_that_another_axis_moves_takes_it_as_given(make_study: Callable[..., Study]) -> None:
+    study, rng = make_study(("batch_size", "lr", "model", "seed")), np.random.default_rng(3)
+    for batch_size in (2, 4, 8, 16, 32, 64):
+        for place, lr in enumerate(np.geomspace(0.001, 3.0, 10)):
+            for model, factor in (("mlp", 1.0), ("cnn", 0.1)):
+                gone = lr > 0.02 * factor * batch_size * np.exp(0.3 * rng.normal())
+                study.add(f"{batch_size}-{place}-{model}", {"batch_size": batch_size, "lr": lr, "model": model},
+                          status="diverged" if gone else "completed")
+    claim = {**EDGE, "expect": {"slope": {"above": 0.5, "below": 1.5}}}
+    pools, given = judge(parse_claims([claim, {**claim, "given": "model"}], KNOWN | {"model"}), load(study.root))
+    assert pools.answer == "undecided" and "model moves it; add given: [model]" in pools.because
+    assert given.answer == "holds" and "at the middle of model" in given.method
+    assert "of one seed alone" in given.method
 
 
 def test_layers_of_a_trial_are_no_replicates_and_a_slope_names_its_scales(make_study: Callable[..., Study]) -> None:
