@@ -37,7 +37,7 @@ def known_columns(config: Iterable[str]) -> set[str]:
 
 def observations(tables: Frames, columns: Collection[str], at: Moment = Moment(),
                  where: Mapping[str, Sequence[Any]] | None = None) -> pd.DataFrame:
-    """The ``columns`` (and trial_id, configuration, status) of every trial with a result, at one moment of training.
+    """The ``columns`` (and trial_id, configuration, seed, status) of every trial with a result, at one moment.
 
     A row a trial. Where a column of the table ``layers``, or ``phase``, is asked for, it is of one layer: ``where``
     names it, or it is the only one with such numbers. A row a trial and layer where ``layer`` is one of the columns, or
@@ -93,7 +93,7 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
                             f"{did_you_mean(values[0], map(str, found))}")
     if measured and "layer" not in wanted:
         rows = _of_one(rows, measured - {"because"}, tables.place)
-    kept = dict.fromkeys(["trial_id", "configuration", "status", *sorted(wanted)])
+    kept = dict.fromkeys(["trial_id", "configuration", *({"seed"} & set(rows)), "status", *sorted(wanted)])
     rows = rows[list(kept)].reset_index(drop=True)
     rows.attrs["absent"] = absent
     if "layer" in where and (layers := rows["layer"].nunique()) > 1:

@@ -14,6 +14,8 @@ from analysis.observe import observations, pooled
 from trials.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from analysis.laws.law import LawFit
     from analysis.tables import Frames
 
@@ -50,12 +52,23 @@ def preferred(fit: LawFit, rivals: Sequence[LawFit]) -> tuple[list[Answer], list
     return [answer], [f"{fit.law.name} is {better} than {rival}"]
 
 
+def shared(rows: pd.DataFrame, x: Sequence[str]) -> tuple[pd.DataFrame, str | None]:
+    """The rows and the name of the column whose values share their chance; None where each row has its own."""
+    name, by = "configuration", [*x]
+    if (rows.groupby("configuration")[by].nunique(dropna=False) <= 1).all(axis=None):
+        name = ", ".join(by)
+        if len(by) > 1:
+            rows = rows.assign(**{name: rows.groupby(by, dropna=False).ngroup()})
+    return rows, name if rows[name].nunique() < len(rows) else None
+
+
 @CLAIMS.register("law")
 @dataclass(frozen=True, kw_only=True)
 class LawClaim(Claim):
     """``y`` follows ``law`` over ``x``, with the numbers expected, and ``against`` other laws it is preferred.
 
-    Trials of one configuration share what the law does not say about it: they are one cluster.
+    Trials at one x share what the law does not say about it: they are one cluster, whatever else varies among them.
+    Where x is measured, and differs between the trials of a configuration, these are. Seeds are crossed with settings.
     """
 
     law: str = setting(a_law)
@@ -77,10 +90,11 @@ class LawClaim(Claim):
         from analysis.laws.fit import fit_law
 
         rows = observations(tables, {self.y, *self.x}, self.at, self.where)
-        cells = rows["configuration"].nunique()
-        cluster = "configuration" if cells < len(rows) else None
-        fit = fit_law(rows, self.law, self.x, self.y, cluster=cluster)
-        rivals = [fit_law(rows, forms.beside(name, fit.law), self.x, self.y, cluster=cluster) for name in self.against]
+        rows, cluster = shared(rows, self.x)
+        crossed = "seed" if "seed" in rows else None
+        law = forms.law(self.law)
+        fit, *rivals = (fit_law(rows, each, self.x, self.y, cluster=cluster, crossed=crossed)
+                        for each in (law, *(forms.beside(name, law) for name in self.against)))
         answers, notes = preferred(fit, rivals)
         about = f"{self.y} {self.at} = {fit.law.formula.partition('= ')[2] or fit.law.formula}, x = {', '.join(self.x)}"
         return self.decided(about, fit.estimates, fit.n, fit.method, fit, [*notes, *pooled(rows)], answers,

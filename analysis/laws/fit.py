@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.optimize import minimize_scalar
 
 from analysis.estimates import LEVEL, Estimate
 from analysis.laws import forms
+from analysis.laws.crossed import Carried, Seeds, carry
 from analysis.laws.intervals import Chance, Problem, chance, draws, profile
 from analysis.laws.law import Array, Law, LawFit
 from analysis.observe import unmeasured
@@ -22,11 +24,15 @@ REFITS = 1000  # for the bootstrap's intervals
 
 
 def fit_law(data: pd.DataFrame, law: str | Law, x: str | Sequence[str], y: str, *, cluster: str | None = None,
-            method: Literal["profile", "bootstrap"] = "profile", level: float = LEVEL, seed: int = 0) -> LawFit:
+            crossed: str | None = None, method: Literal["profile", "bootstrap"] = "profile", level: float = LEVEL,
+            seed: int = 0) -> LawFit:
     """The law of ``y`` over the columns ``x`` by least squares: of ln y for log laws, of y for others.
 
     Rows where x or y is missing or infinite are left out (``method`` says how many). Rows with the same value in
-    ``cluster`` share their chance, such as the layers of a trial or the trials of a seed; by default each has its own.
+    ``cluster`` share their chance, such as the layers of a trial or the trials at one x; by default each has its own.
+    The values of ``crossed`` stand at many x, as seeds do, and shift their rows at all of them alike: the shifts are
+    fitted beside the law, and its parameters carry what other seeds would change in them (``crossed.py``). They are
+    those of a mean over seeds (of ln y in log laws).
 
     ``profile`` intervals are those of the profile likelihood, by Student's t: they are exact for normal errors where
     the law is linear in its coordinates (a power law is), follow a law that bends, and are infinite (or 0) at an end
@@ -43,29 +49,73 @@ def fit_law(data: pd.DataFrame, law: str | Law, x: str | Sequence[str], y: str, 
         raise UserError(f"{chosen.name}: expected {chosen.inputs} columns for x, got {len(inputs)}")
     rows, codes = numbers(data, (*inputs, y), chosen.name, cluster)
     problem = pose(rows, chosen, inputs, y)
+    target = problem.target
     best, squares = solve(problem)
+    seeds = _seeds(data, rows, inputs, codes, crossed, chosen.name)
+    if seeds is not None:
+        problem = replace(problem, target=seeds.free(target), absorbed=seeds.basis)
+        points, sums = problem.minimum(best[None], problem.target[None])
+        best, squares = points[0], float(sums[0])
     residual = problem.target - problem.fitted(best[None])[0]
-    known = chance(problem.jacobian(best[None])[0], residual, codes)
+    jacobian = problem.jacobian(best[None])[0]
+    known = own = chance(jacobian, residual, codes, problem.absorbed)
+    carried = None
+    if seeds is not None:
+        plain = replace(problem, absorbed=None)
+        carried = carry(own, plain.jacobian(best[None])[0], target - plain.fitted(best[None])[0], seeds)
+        known = carried.known
+    shared = carried.noise if carried else None
     ends = profile(problem, best, squares, known, level)
     wald = best[:, None] + np.outer(known.critical(level) * known.se, (-1, 1))
     linear = bool(np.isfinite(ends).all() and np.allclose(ends - best[:, None], wald - best[:, None], rtol=1e-6))
     if method == "bootstrap":
         codes = np.arange(len(rows)) if codes is None else codes
-        known = chance(problem.jacobian(best[None])[0], residual, codes)
-        near = draws(problem, best, known, codes, linear, REFITS, seed)
+        own = chance(jacobian, residual, codes, problem.absorbed)
+        near = draws(problem, best, own, codes, linear, REFITS, seed, shared)
         quantiles = np.quantile(near, [(1 - level) / 2, (1 + level) / 2], axis=0).T
         ends = np.where(np.isfinite(ends), quantiles, ends)
     else:
-        near = draws(problem, best, known, codes, linear, DRAWS, seed)
+        near = draws(problem, best, own, codes, linear, DRAWS, seed, shared)
     low, high = problem.parameters(ends.T)
     estimates = {name: Estimate(float(value), float(below), float(above), level) for name, value, below, above
                  in zip(chosen.parameters, problem.parameters(best), low, high, strict=True)}
-    fitted = np.exp(problem.target - residual) if chosen.log else problem.target - residual
+    fitted = np.exp(target - residual) if chosen.log else target - residual
     used = rows.assign(fitted=fitted, residual=residual, leverage=known.leverage,
                        cluster=np.arange(len(rows)) if codes is None else codes)
-    return LawFit(chosen, inputs, y, estimates, used, float(np.sqrt(squares / (len(rows) - len(best)))),
-                  aicc(problem, residual, len(best), codes if cluster else None), problem.parameters(near),
-                  _how(method, known, cluster, codes, len(data) - len(rows)))
+    taken = len(best) + (seeds.count - 1 if seeds else 0)
+    how = _how(method, known, cluster, codes, len(data) - len(rows))
+    return LawFit(chosen, inputs, y, estimates, used, float(np.sqrt(squares / (len(rows) - taken))),
+                  aicc(replace(problem, target=target), residual, taken, codes if cluster else None),
+                  problem.parameters(near), how + (_of_seeds(data, crossed, carried, chosen) if crossed else ""))
+
+
+def _seeds(data: pd.DataFrame, rows: pd.DataFrame, x: Sequence[str], cluster: npt.NDArray[np.intp] | None,
+           crossed: str | None, place: str) -> Seeds | None:
+    """The seeds of these rows, where they are crossed with x, or else with clusters, and leave a degree of freedom."""
+    if crossed is None:
+        return None
+    if crossed not in data:
+        raise UserError(f"{place}: no column called {crossed!r}; {did_you_mean(crossed, map(str, data.columns))}")
+    codes = pd.factorize(data.loc[rows.index, crossed])[0]
+    if codes.min() < 0:
+        raise UserError(f"{place}: column {crossed!r} has missing values; leave these rows out")
+    for settings in (rows.groupby(list(x), sort=False).ngroup().to_numpy(), cluster):
+        found = None if settings is None else Seeds.of(codes, settings)
+        if found and settings is not None and len(rows) > settings.max() + found.count:
+            return found
+    return None
+
+
+def _of_seeds(data: pd.DataFrame, crossed: str, carried: Carried | None, law: Law) -> str:
+    """What the method says of seeds."""
+    count = data[crossed].nunique()
+    if count == 1:
+        return f"; of one {crossed} alone: another may shift it"
+    if carried is None:
+        return f"; {count} values of {crossed}, not crossed with settings"
+    text = f"; {count} values of {crossed} crossed with settings shift all rows (sd {carried.sd:.2g}) and are carried"
+    differing = [name for name, differs in zip(law.parameters, carried.differing, strict=True) if differs]
+    return text + (f", as is that they differ in {', '.join(differing)}" if differing else "")
 
 
 def numbers(data: pd.DataFrame, columns: Sequence[str], place: str, cluster: str | None = None

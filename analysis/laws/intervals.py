@@ -23,11 +23,16 @@ NO_NUMBER = 1e100  # a prediction that is none: no sum of squares that holds one
 
 @dataclass(frozen=True)
 class Problem:
-    """A law on n rows: inputs ``x`` (n, inputs) and ``target`` (n,), which is ln y for log laws and y for others."""
+    """A law on n rows: inputs ``x`` (n, inputs) and ``target`` (n,), which is ln y for log laws and y for others.
+
+    ``absorbed`` (n, q), orthonormal, is what is fitted beside the law: target and law are without it (Frisch & Waugh
+    1933), and the least squares in the coordinates of the law are those of both.
+    """
 
     law: Law
     x: Array
     target: Array
+    absorbed: Array | None = None
 
     @property
     def positive(self) -> npt.NDArray[np.bool_]:
@@ -48,7 +53,8 @@ class Problem:
         with np.errstate(all="ignore"):
             rows = np.array([self.law.predict(each, self.x) for each in self.parameters(points)])
             rows = np.log(rows) if self.law.log else rows
-        return np.asarray(np.nan_to_num(rows, nan=NO_NUMBER, posinf=NO_NUMBER, neginf=-NO_NUMBER))
+        rows = np.nan_to_num(rows, nan=NO_NUMBER, posinf=NO_NUMBER, neginf=-NO_NUMBER)
+        return np.asarray(rows if self.absorbed is None else rows - (rows @ self.absorbed) @ self.absorbed.T)
 
     def jacobian(self, points: Array) -> Array:
         """Derivatives of ``fitted``, (R, n, P), by central differences."""
@@ -118,8 +124,10 @@ class Chance:
         return np.asarray(stdtrit(self.dof, (1 + level) / 2))
 
 
-def chance(jacobian: Array, residual: Array, cluster: npt.NDArray[np.intp] | None) -> Chance:
-    """The chance in a fit with this jacobian (n, P) and residual (n,), where rows of one cluster (codes) share theirs.
+def chance(jacobian: Array, residual: Array, cluster: npt.NDArray[np.intp] | None,
+           absorbed: Array | None = None) -> Chance:
+    """The chance in a fit with this jacobian (n, P) and residual (n,), where rows of one cluster (codes) share theirs;
+    both are without what was fitted beside it, ``absorbed`` (n, q).
 
     Without clusters: the variance of residuals, with n - P degrees of freedom. With clusters: the bias-reduced
     sandwich (CR2) with Satterthwaite's degrees of freedom (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018), for each
@@ -134,25 +142,26 @@ def chance(jacobian: Array, residual: Array, cluster: npt.NDArray[np.intp] | Non
     influence = (vt[kept].T / singular[kept]) @ u.T / scale[:, None]
     size = np.maximum(np.linalg.norm(influence, axis=1), 1e-100)
     free = ((vt[~kept] ** 2).sum(0) < 1e-9) & (scale > 1e-100)  # no part in a direction that changes nothing
-    leverage = (u**2).sum(1)
+    taken = u if absorbed is None else np.column_stack([u, absorbed])
+    leverage, left_free = (taken**2).sum(1), max(n - count - taken.shape[1] + u.shape[1], 1)
     # A residual of less than rounding is one of rounding.
     floor = (1e-14 * np.abs(residual + 1.0).max()) ** 2
     if cluster is None:
         left = 1.0 - leverage
         shock = residual * np.where(left > 1e-8, 1.0 / np.sqrt(np.maximum(left, 1e-8)), 0.0)
-        sigma = np.full(count, np.sqrt(max((residual**2).sum() / max(n - count, 1), floor)))
-        dof = np.full(count, float(max(n - count, 1)))
+        sigma = np.full(count, np.sqrt(max((residual**2).sum() / left_free, floor)))
+        dof = np.full(count, float(left_free))
         return Chance(sigma, np.where(free, sigma * size, np.inf), dof, influence, leverage, shock)
     shock, weights = np.empty(n), np.empty((count, n))
     groups = np.split(np.argsort(cluster, kind="stable"), np.cumsum(np.bincount(cluster))[:-1])
     for group in groups:
-        values, vectors = np.linalg.eigh(np.eye(len(group)) - u[group] @ u[group].T)
+        values, vectors = np.linalg.eigh(np.eye(len(group)) - taken[group] @ taken[group].T)
         root = np.where(values > 1e-8, 1.0 / np.sqrt(np.maximum(values, 1e-8)), 0.0)
         shock[group] = vectors @ (root * (vectors.T @ residual[group]))
         weights[:, group] = ((influence[:, group] / size[:, None]) @ vectors * root) @ vectors.T
     variance, dof = np.full(count, np.inf), np.ones(count)
     for each in range(count):
-        w = np.array([u[group].T @ weights[each, group] for group in groups])
+        w = np.array([taken[group].T @ weights[each, group] for group in groups])
         kernel = np.diag([float((weights[each, group] ** 2).sum()) for group in groups]) - w @ w.T
         if (expected := np.trace(kernel)) > 1e-8:
             seen = sum(float(weights[each, group] @ residual[group]) ** 2 for group in groups)
@@ -220,8 +229,9 @@ def profile(problem: Problem, best: Array, squares: float, known: Chance, level:
 
 
 def draws(problem: Problem, best: Array, known: Chance, cluster: npt.NDArray[np.intp] | None, linear: bool,
-          number: int, seed: int) -> Array:
-    """Coordinates as likely as the data leave them, (number, P): fits to the fitted law plus new noise.
+          number: int, seed: int, shared: Callable[[np.random.Generator, int], Array] | None = None) -> Array:
+    """Coordinates as likely as the data leave them, (number, P): fits to the fitted law plus new noise, and what
+    ``shared`` draws beside it, (number, n).
 
     The noise of rows on their own is normal; that of clusters is the wild bootstrap's (Cameron, Gelbach & Miller 2008):
     each cluster's ``shock`` times one normal number. Either is spread as Student's t, for the variance is estimated.
@@ -230,7 +240,7 @@ def draws(problem: Problem, best: Array, known: Chance, cluster: npt.NDArray[np.
     dof = float(np.maximum(known.dof.min(), 1.0))
     n = len(problem.target)
     spread = np.sqrt(dof / rng.chisquare(dof, (number, 1)))
-    if linear and cluster is None:  # the same chance, without a number for each row
+    if linear and cluster is None and shared is None:  # the same chance, without a number for each row
         values, vectors = np.linalg.eigh(known.influence @ known.influence.T)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         return np.asarray(best + known.sigma[0] * spread * (rng.normal(size=(number, len(best))) @ root.T))
@@ -239,6 +249,10 @@ def draws(problem: Problem, best: Array, known: Chance, cluster: npt.NDArray[np.
     else:
         noise = rng.normal(size=(number, cluster.max() + 1))[:, cluster] * known.shock
     noise = noise * spread
+    if shared is not None:
+        noise = noise + shared(rng, number)
+        if problem.absorbed is not None:
+            noise = noise - (noise @ problem.absorbed) @ problem.absorbed.T
     near = np.asarray(best + noise @ known.influence.T)
     if linear:
         return near
