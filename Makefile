@@ -11,7 +11,7 @@ run: $(READY)
 	$(BIN)/phasesweep report batch_size_phases
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 chaos: $(READY)
 	$(BIN)/python -m pytest -m chaos --timeout=1200 tests/chaos

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import random
 from collections import deque
 from collections.abc import Mapping
@@ -48,15 +49,27 @@ class Making:
             made = there if type(there) is bytearray else bytearray()
             made[:] = parts
             return made
+        if kind == "buffer":
+            return _buffer(parts, there)
         if kind == "random":
             return _with_state(there, parts)
         if kind == "member":
-            return type(there)[parts]
-        if kind == "calls":
+            return self._member(type(there)[parts], more[1] if len(more) > 1 else [], path)
+        if kind == "weak":
+            self._weak(there, parts, path)
+        elif kind == "context":
+            for place, part in enumerate(parts):
+                there.set(self.make(part, f"{path}[{place}]"))
+        elif kind == "calls":
             for place, part in enumerate(parts):
                 self.make(part, f"{path}({place})")
         elif kind == "cache":
-            there.cache_clear()
+            size, *held = parts
+            if there.cache_info().currsize != size or there.cache_parameters()["maxsize"] is not None:
+                there.cache_clear()
+            else:  # what it has given out may be changed since
+                for place, part in enumerate(held):
+                    self.make(part, f"{path}({place})")
         elif kind == "object":
             self._fill(there, parts, path)
         elif kind == "dict":
@@ -74,6 +87,14 @@ class Making:
             elif not key.startswith("default "):
                 object.__delattr__(there, key)
 
+    def _member(self, member: Any, parts: list[Any], path: str) -> Any:
+        for key, part in parts:
+            put_field(member, key, self.make(part, f"{path}.{key}"))
+        for key in vars(member).keys() - {key for key, _ in parts}:
+            if not key.startswith("_"):
+                delattr(member, key)
+        return member
+
     def _dict(self, there: dict[Any, Any], parts: list[Any], path: str, what: str = "", fields: Any = ()) -> Any:
         self._there[path] = there  # it may hold itself
         made = {}
@@ -84,6 +105,12 @@ class Making:
         if fields:
             self._fill(there, fields, path)
         return there
+
+    def _weak(self, there: Any, parts: list[Any], path: str) -> None:
+        made = [(self.make(key, f"{path}<{place}>"), self.make(part, under(path, key, place)))
+                for place, (key, part) in enumerate(parts)]
+        there.clear()
+        there.update({key: each for key, each in made if key is not None and each is not None})
 
     def _container(self, kind: str, there: Any, parts: list[Any], path: str, what: str = "", fields: Any = ()) -> Any:
         base: Any = KINDS[kind]
@@ -109,7 +136,7 @@ def can_make(told: Any, path: str, there: Mapping[str, Any]) -> bool:
     if not isinstance(told, list):
         return True
     kind, parts, *more = told
-    if kind in ("opaque", "unseen", "cache"):
+    if kind in ("opaque", "unseen", "cache", "buffer", "weak", "context"):
         return False
     if kind in ("same", "number", "array", "bytearray"):
         return True
@@ -156,6 +183,14 @@ def _array(parts: Tensor, there: Any, kind: str = "", shape: Any = ()) -> Any:
         there[...] = made
         return there
     return made.copy()
+
+
+def _buffer(parts: bytes, there: Any) -> Any:
+    if isinstance(there, array.array):
+        there[:] = array.array(there.typecode, parts)
+    elif isinstance(there, memoryview) and not there.readonly and there.nbytes == len(parts):
+        there.cast("B")[:] = parts
+    return there
 
 
 def _with_state(there: Any, state: Any) -> Any:

@@ -8,12 +8,12 @@ reached from its modules, the user's files and their classes, by attributes, ite
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from trials import shared
 from trials.made import Making, can_make
@@ -44,7 +44,7 @@ class Memory:
         self._module, self._tensors, self._classes = module, tensors, list(classes)
         self._looks = bool(classes) or any(
             _is_users_call(value) for child in children
-            for value in (*vars(child).values(), *(hook for key in _HOOKS for hook in vars(child)[key].values())))
+            for value in (*vars(child).values(), *_hooks(child)))
         if self._looks:
             shared.keep_first(self._classes)
         self.built = self.now()
@@ -116,8 +116,11 @@ class Memory:
                     for hook in child._forward_pre_hooks.values() if not is_users(type(hook).__module__)}
             yield prefix, Table(vars(child), _NOT_STATE | made)
             yield prefix, Table(child._buffers, {key for key in child._buffers if prefix + key in self._tensors})
+            for key, value in child._parameters.items():
+                if value is not None and vars(value):  # what a user's code holds beside the numbers
+                    yield f"{prefix}{key}.", Table(vars(value))
             yield prefix, _Hooks({f"a hook {place}": hook for place, hook in enumerate(
-                hook for key in _HOOKS for hook in vars(child)[key].values() if _is_users_call(hook))})
+                hook for hook in _hooks(child) if _is_users_call(hook))})
 
 
 class _Hooks(Table):
@@ -128,6 +131,19 @@ class _Hooks(Table):
 
     def __delitem__(self, key: str) -> None:
         pass
+
+
+def hooks_of(tensor: Tensor | None) -> list[Callable[[Tensor], Tensor | None]]:
+    """What a user has registered on it (``Tensor.register_hook``), in order: functions of its gradient."""
+    return list((getattr(tensor, "_backward_hooks", None) or {}).values())
+
+
+def _hooks(child: nn.Module) -> Iterator[Any]:
+    """All hooks of a module and of its own parameters."""
+    for key in _HOOKS:
+        yield from vars(child)[key].values()
+    for parameter in child._parameters.values():
+        yield from hooks_of(parameter)
 
 
 def _differing(left: Values, right: Values, unseen: bool = False) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
-from trials.memory import Memory
+from trials.memory import Memory, hooks_of
 from trials.modes import evaluation
 from trials.optimizers.base import Params
 
@@ -40,6 +40,9 @@ class Network:
     In training mode what the forward pass does to a buffer happens to ``buffers``: in place, or as a new tensor of the
     same name. In evaluation mode they stay as they are.
 
+    A parameter's Python attributes and hooks are the user's too: the tensors in its place have its attributes for the
+    pass, and ``hooked`` gives gradients as its hooks make them.
+
     ``tap`` sees, and may change, the output of each hidden nonlinearity in the order in which the forward pass reaches
     it: a nonlinearity is a module of ``torch.nn``'s activation classes.
     """
@@ -48,6 +51,7 @@ class Network:
         self.module = module
         self._places = list(_places(module))
         self.memory = Memory(module, {name for _, _, name in self._places})
+        self._hooks = {name: hooks for table, key, name in self._places if (hooks := hooks_of(table[key]))}
         self._tap: Tap | None = None
         self._reached = 0
         self._sites = {name: child for name, child in module.named_modules() if isinstance(child, NONLINEARITIES)}
@@ -72,15 +76,34 @@ class Network:
         """The module with these tensors in place of its own; ``buffers`` then has what it made of them."""
         given = {**params, **buffers}
         own = [table[key] for table, key, _ in self._places]
-        for table, key, name in self._places:
+        for (table, key, name), before in zip(self._places, own, strict=True):
             table[key] = given[name]
+            vars(given[name]).update(vars(before))
         try:
             yield self.module
         finally:
             for (table, key, name), before in zip(self._places, own, strict=True):
+                held = vars(given[name])
+                if held or vars(before):
+                    vars(before).clear()
+                    vars(before).update(held)
                 if name in buffers:
                     buffers[name] = table[key]
                 table[key] = before
+            for value in given.values():
+                vars(value).clear()
+
+    def hooked(self, grads: Params) -> Params:
+        """The gradients of the trained parameters as the hooks on these make them (``Tensor.register_hook``)."""
+        if not self._hooks:
+            return grads
+        made = dict(grads)
+        with torch.no_grad():
+            for name in self._hooks.keys() & grads.keys():
+                for hook in self._hooks[name]:
+                    changed = hook(made[name])
+                    made[name] = made[name] if changed is None else changed
+        return made
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -139,6 +139,9 @@ def build_module(spec: TrialSpec, data: Data) -> torch.nn.Module:
     _check_tensors(module)
     if not module.training:  # as every training loop begins; parts that are in evaluation mode by themselves stay so
         module.train()
+    for child in module.modules():
+        if type(child).train is not torch.nn.Module.train:  # its own says what stays as it is, such as batch norms
+            child.train(child.training)
     return module
 
 
@@ -155,8 +158,31 @@ def _check_tensors(module: torch.nn.Module) -> None:
             if value.is_complex():
                 raise UserError(f"trial.model: {what} {name} is complex, and trials are trained in real numbers; hold "
                                 "its real and imaginary parts as two, and make it of them by torch.complex in forward")
+    for name, value in module.named_parameters():
+        if getattr(value, "_post_accumulate_grad_hooks", None):
+            raise UserError(f"trial.model: parameter {name} has a hook that waits for its .grad, which trials do not "
+                            "fill; give what changes the gradient to register_hook")
+    for name, other in _sharing(module):
+        raise UserError(f"trial.model: {name} lies in the memory of {other}, and what training does to one does not "
+                        f"reach the other here; hold a copy (.clone()), or make it of {other} in forward")
     if not any(value.requires_grad for value in module.parameters()):
         raise UserError("trial.model: has no parameter to train: none at all, or requires_grad=False on each")
+
+
+def _sharing(module: torch.nn.Module) -> Iterator[tuple[str, str]]:
+    """The names of tensors whose memory overlaps, one of them a view of the other, say. One tensor under several names
+    is one."""
+    reach: list[tuple[int, int, str]] = []
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if value.numel() and value.layout == torch.strided:
+            last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
+            reach.append((value.data_ptr(), value.data_ptr() + (last + 1) * value.element_size(), name))
+    end, of = 0, ""
+    for start, stop, name in sorted(reach):
+        if start < end:
+            yield name, of
+        if stop > end:
+            end, of = stop, name
 
 
 def build_network(spec: TrialSpec, data: Data) -> Network:

@@ -99,8 +99,9 @@ class Step:
     def _gradient(self, batch: Batch, moments: Mapping[str, Moment], buffers: Params, params: Params,
                   ) -> tuple[Tensor, Params]:
         if self._functional:
-            return value_and_gradient(lambda leaves, held: self._objective(leaves, held, batch, moments), params,
-                                      buffers)
+            value, found = value_and_gradient(
+                lambda leaves, held: self._objective(leaves, held, batch, moments), params, buffers)
+            return value, self._network.hooked(found)
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         held = {name: value.detach() for name, value in buffers.items()}  # the same memory
         loss = self._objective(leaves, held, batch, moments)
@@ -110,7 +111,7 @@ class Step:
                 params[name].copy_(leaf.detach())
         # A user's model may hold parameters that its forward pass does not use: their gradient is zero.
         grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
-        return loss.detach(), dict(zip(leaves, grads, strict=True))
+        return loss.detach(), self._network.hooked(dict(zip(leaves, grads, strict=True)))
 
     def _objective(self, params: Params, buffers: Params, batch: Batch, moments: Mapping[str, Moment]) -> Tensor:
         """The number whose gradient is taken: the mean loss over the batch plus the penalties."""

@@ -8,15 +8,19 @@ is noticed.
 
 from __future__ import annotations
 
+import array
 import functools
 import gc
 import io
 import random
 import re
 import sys
+import threading
 import warnings
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterator
+from contextvars import ContextVar
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -83,8 +87,15 @@ class Telling:
             return self._array(value, path)
         if type(value) is bytearray:
             return ["bytearray", bytes(value)]
+        if isinstance(value, (array.array, memoryview)):
+            return ["buffer", value.tobytes(), name(type(value))]
         if isinstance(value, Enum):
-            return ["member", value.name, name(type(value))]
+            return ["member", value.name, name(type(value)), [
+                field for field in self._fields(value, path) if not field[0].startswith("_")]]
+        if isinstance(value, ContextVar):
+            return ["context", self._each(_context(value), path), name(type(value))]
+        if isinstance(value, (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)):
+            return ["weak", self._pairs(dict(value), path), name(type(value))]
         if isinstance(value, _DRAWING):
             return ["random", _state(value), name(type(value))]
         for kind, cls in KINDS.items():
@@ -97,10 +108,11 @@ class Telling:
         if isinstance(value, _CALLED):
             return ["calls", [self.tell(part, f"{path}({i})") for i, part in enumerate(_called(value))], name(value)]
         if isinstance(value, functools._lru_cache_wrapper):
-            held = [each for each in gc.get_referents(value) if not isinstance(each, type)]
+            cached = [each for each in gc.get_referents(value) if not isinstance(each, type)]
             return ["cache", [value.cache_info().currsize, *(self.tell(each, f"{path}({i})") for i, each in
-                                                             enumerate(held))], name(value)]
-        if isinstance(value, (FunctionType, SimpleNamespace, nn.Module)) or is_users(type(value).__module__):
+                                                             enumerate(cached))], name(value)]
+        if isinstance(value, (FunctionType, SimpleNamespace, threading.local, nn.Module)) \
+                or is_users(type(value).__module__):
             what = name(value) if isinstance(value, FunctionType) else name(type(value))
             return ["object", self._fields(value, path), what]
         return self._opaque(value, path)
@@ -141,6 +153,14 @@ class Telling:
         except Exception:
             return ["unseen" if hasattr(value, "__next__") else "opaque", shown]
         return ["opaque", [self.tell(reduced, f"{path}()")]]
+
+
+def _context(value: ContextVar[Any]) -> list[Any]:
+    """What it has here, its default where nothing was set, and nothing where it has none."""
+    try:
+        return [value.get()]
+    except LookupError:
+        return []
 
 
 def under(path: str, key: Any, place: int) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import collections
+import contextvars
 import datetime
 import enum
+import functools
 import threading
+import weakref
 from typing import Any, NamedTuple
 
 import pytest
@@ -146,6 +150,39 @@ def test_objects_that_cannot_be_told_come_back_themselves() -> None:
     memory.put(changes)
     assert module.mode is Mode.SECOND and type(module.pair) is Pair and module.pair == ([1, 2], 3)
     assert module.table == {"new": [1]} and type(module.table) is collections.defaultdict and module.bytes == b"ab"
+
+
+MOOD: contextvars.ContextVar[int] = contextvars.ContextVar("MOOD", default=0)
+
+
+@functools.cache
+def box() -> list[int]:
+    """One list for all that ask."""
+    return [0]
+
+
+def test_what_holds_numbers_otherwise_comes_back() -> None:
+    """Arrays of Python, views of memory, weak dictionaries, attributes of an enumeration, variables of a context or of
+    a thread, and what a cache has given out."""
+    module, key = Plain(), Plain()
+    module.array, module.view = array.array("d", [1.0]), memoryview(bytearray(b"ab"))  # type: ignore[assignment]
+    module.weak = weakref.WeakKeyDictionary({key: [1]})  # type: ignore[assignment]
+    module.mode, module.mood, module.box, module.local = Mode.FIRST, MOOD, box, threading.local()
+    box.cache_clear()
+    held = box()
+    memory = Memory(module, set())
+    before = memory.now()
+    module.array.append(2.0)  # type: ignore[operator]
+    module.view[0] = 7  # type: ignore[index]
+    module.weak[key].append(2)  # type: ignore[index]
+    Mode.FIRST.count, module.local.x = 1, 1  # type: ignore[attr-defined, union-attr]
+    MOOD.set(3)
+    held[0] += 1
+    assert {"array", "view", "weak", "mode", "mood", "local", "box"} <= set(memory.changed(before))
+    memory.put_back(before)
+    assert memory.changed(before) == [] and not hasattr(Mode.FIRST, "count") and not hasattr(module.local, "x")
+    assert module.array.tolist() == [1.0] and bytes(module.view) == b"ab"  # type: ignore[attr-defined, arg-type]
+    assert module.weak[key] == [1] and MOOD.get() == 0 and box() is held and held == [0]  # type: ignore[index]
 
 
 def test_torchs_own_modules_are_not_looked_at() -> None:

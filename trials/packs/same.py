@@ -20,7 +20,8 @@ def difference(found: Reading, alone: Reading, initial: Params) -> str:
         if math.isfinite(size) and not apart <= close * moved + tiny * (1.0 + size):
             return f"parameter {name} is trained"
     for name, value in alone.buffers.items():
-        apart, size = (torch.linalg.vector_norm(each.double()).item() for each in (found.buffers[name] - value, value))
+        own = value.double()  # a mask of true and false has no difference
+        apart, size = (torch.linalg.vector_norm(each).item() for each in (found.buffers[name].double() - own, own))
         if math.isfinite(size) and not apart <= close * size + tiny:
             return f"buffer {name} is updated"
     for name in ("train_loss", "test_loss"):
@@ -37,8 +38,8 @@ def steps_differ(before: Sequence[Params], ours: Sequence[Params], theirs: Seque
     for start, mine, other in zip(before, ours, theirs, strict=True):
         for name, value in other.items():
             close, tiny = _tolerances(value.dtype == torch.float64)
-            apart_K, moved_K, size_K = (each.double().reshape(len(value), -1).norm(dim=1)
-                                        for each in (mine[name] - value, value - start[name], value))
+            ours_K, own, first = (each.double().reshape(len(value), -1) for each in (mine[name], value, start[name]))
+            apart_K, moved_K, size_K = (each.norm(dim=1) for each in (ours_K - own, own - first, own))
             if bool((size_K.isfinite() & ~(apart_K <= close * moved_K + tiny * (1.0 + size_K))).any()):
                 return True
     return False
