@@ -20,6 +20,7 @@ from rich.text import Text
 from cluster.errors import ClusterError
 from orchestrator import streams
 from orchestrator.exits import no_exit
+from orchestrator.signals import Interrupted, interrupt
 from orchestrator.version import VERSION
 
 # Only the module of the verb that is asked for is imported: together they bring torch, Ray and matplotlib.
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0 done, 1 trials failed, 2 bad input, 130 interrupted."""
     words = sys.argv[1:] if argv is None else argv
     verb = top_parser().parse_args(words[:1]).verb
-    from trials.errors import UserError
+    from trials.errors import UserError, describe
 
     try:
         for path in (*words, os.getcwd()):
@@ -64,8 +65,11 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, ClusterError) as error:
         complain(str(error))
         return BAD_INPUT
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        if isinstance(error, Interrupted) or signal.getsignal(signal.SIGTERM) is not interrupt:
+            return INTERRUPTED
+        complain(f"{describe(error)}: code has raised it, no signal came; let it raise another exception")
+        return BAD_INPUT
     except BrokenPipeError:  # piped into head, say
         return DONE
 
@@ -132,9 +136,9 @@ def console() -> NoReturn:
         os.environ["HOME"] = "/nonexistent"
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it does without a folder for its cache
     out = streams.take_over(drops=not PRINT_ONLY.intersection(sys.argv[1:2]))
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, interrupt)
     status: object = BAD_INPUT
     try:
         try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pyarrow import fs as pafs
 
 from trials import storage
-from trials.errors import UserError
+from trials.errors import UserError, special_file
 
 # In the name of every temporary file, so that a sweep never removes one this very process is writing.
 _PROCESS = uuid.uuid4().hex[:12]
@@ -93,6 +93,8 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """All bytes of a file. Raises FileNotFoundError when there is none."""
+        if self.local and (what := special_file(self.path(name))):  # a named pipe would be waited for without end
+            raise UserError(f"{self.display(name)}: {what}, expected a file; move it away")
         with self.plainly("read", name, missing=True), self.filesystem.open_input_file(self.path(name)) as file:
             data: bytes = file.read_at(file.size(), 0)  # at once: a stream would ask for it in pieces
         return data

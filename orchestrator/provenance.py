@@ -21,6 +21,7 @@ from search_spaces.yaml_text import parse
 from trials.errors import UserError
 
 LIBRARIES = ("torch", "ray", "optuna", "numpy", "pyarrow")
+_WRITTEN = "# Written by phasesweep"
 _KEPT = re.compile(r"study\.([1-9][0-9]{0,5})\.yaml")
 
 
@@ -36,6 +37,20 @@ def check_name(study: Study, folder: Folder) -> None:
         return
     raise UserError(f"{folder.shown}: holds the study {name!r:.110}, not {study.name!r}; give another results=PATH, or "
                     f"into={folder.shown} if it is the same study under a new name, or both are to be in one folder")
+
+
+def check_replaced(folder: Folder) -> None:
+    """Raise UserError where the first run into a folder would write over a file that is someone's own, such as the
+    study that it reads."""
+    files = folder.list()
+    if "study.yaml" in files:
+        content = folder.read("study.yaml")
+        lost = ["study.yaml"] if content and not content.startswith(_WRITTEN.encode()) else []
+    else:
+        lost = [name for name in ("summary.csv", "summary.png") if name in files]
+    if lost:
+        raise UserError(f"{folder.display(lost[0])}: not written by phasesweep, and a run into this folder would "
+                        "replace it; give another results=PATH, or give it another name")
 
 
 def write_study(study: Study, folder: Folder, others: bool) -> str | None:
@@ -72,6 +87,6 @@ def study_file(study: Study) -> bytes:
     """The file's content: provenance as comments, then the study, which runs again as it stands."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    return (f"# Written by phasesweep {VERSION} on {platform.node()} at {now}.\n"
+    return (f"{_WRITTEN} {VERSION} on {platform.node()} at {now}.\n"
             f"# Python {platform.python_version()}, {libraries}.\n"
             f"{study.resolved()}").encode()

@@ -22,7 +22,7 @@ from orchestrator.beforehand import rehearse
 from orchestrator.folder import Folder, patiently
 from orchestrator.lease import Lease
 from orchestrator.progress import SweepProgress
-from orchestrator.provenance import check_name, write_study
+from orchestrator.provenance import check_name, check_replaced, write_study
 from orchestrator.queue import Queue
 from orchestrator.shipping import components, earlier_fingerprint, fingerprint
 from orchestrator.signals import Signals
@@ -62,6 +62,7 @@ def run(study: Study, results: str, connect: Connect, console: Console, into: bo
     fresh = not read_trials(folder, ["trial_id"], skip_damaged=True).num_rows
     before = survey(study, {}, lambda trial_ids: [None] * len(trial_ids)) if fresh else None
     if before is not None:  # said before the folder is made
+        check_replaced(folder)
         rehearse(before, study, tell)
     connection = connect() if fresh else None
     with Lease(folder) as lease:

@@ -8,9 +8,18 @@ from types import FrameType
 from typing import Any
 
 
+class Interrupted(KeyboardInterrupt):
+    """What a signal raises, and no code of a user's."""
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Handler of the signals that end a command at once."""
+    raise Interrupted
+
+
 class Signals:
     """In a ``with`` block, SIGINT, SIGTERM and SIGHUP (of a terminal that is closed) are kept in ``caught``; a second
-    one is a KeyboardInterrupt."""
+    one raises Interrupted."""
 
     def __init__(self) -> None:
         self.caught: signal.Signals | None = None
@@ -35,5 +44,5 @@ class Signals:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         signal.alarm(0)  # of Ray's handler, which would abort us three seconds after a SIGTERM
         if self.caught is not None:
-            raise KeyboardInterrupt
+            raise Interrupted
         self.caught = signal.Signals(number)

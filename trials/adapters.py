@@ -1,8 +1,9 @@
 """Low-rank adapters (LoRA) in files: W + s B A where the base weight W is in the file too, else s B A alone.
 
 The scaling s is ``scaling`` beside the matrices, or alpha / rank, with alpha from ``alpha`` beside them or
-``lora_alpha`` of the adapter_config.json beside the file (alpha / sqrt(rank) where it says ``use_rslora``). Where it is
-not known, a weight with a base has no numbers but a reason, and an adapter alone is B A, which says so.
+``lora_alpha`` of the adapter_config.json beside the file, or its ``alpha_pattern`` for this layer (alpha / sqrt(rank)
+where it says ``use_rslora``). DoRA and others that do more than add B A have no numbers but a reason. Where the scaling
+is not in the file, that goes for a weight with a base too, and an adapter alone is B A, which says so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ SECOND = {"lora_A": "lora_B", "lora_a": "lora_b", "lora_down": "lora_up", "lora.
           "lora.A": "lora.B", "A": "B",
           "lora_linear_layer.down": "lora_linear_layer.up", "lora_embedding_A": "lora_embedding_B"}
 BASES = ("weight", "base_layer.weight", "base.weight", "linear.weight", "original_module.weight")
-MORE = ("lora_magnitude_vector", "dora_scale", "lora_mid", "magnitude")  # not LoRA alone
+MORE = re.compile(r"(?:(.*)\.)?((?:lora_|dora_|magnitude|ranknum)[^.]*)(\..*)?", re.DOTALL)  # not LoRA alone, as DoRA's
+PLAIN = re.compile(r"[\w.^\\-]+")  # a pattern that cannot take for ever
 
 
 def adapters(stored: Mapping[str, Stored], config: Mapping[str, object]) -> Iterator[Made]:
@@ -34,8 +36,12 @@ def adapters(stored: Mapping[str, Stored], config: Mapping[str, object]) -> Iter
             second = f"{start}{SECOND[first]}{which}" + (".weight" if name.endswith(".weight") else "")
             if second in stored and (first != "A" or _fits(start, name, second, stored)):
                 found.setdefault((start, first), []).append((name, second))
+    more: dict[str, list[str]] = {}
+    for name in stored:
+        if (match := MORE.fullmatch(name)) and not name.endswith("bias"):
+            more.setdefault(f"{match[1].removesuffix('.lora')}." if match[1] else "", []).append(name)
     for (start, first), pairs in found.items():
-        yield _adapter(start, "embedding" in first, pairs, stored, config)
+        yield _adapter(start, "embedding" in first, pairs, more.get(start, []), stored, config)
 
 
 def _fits(start: str, a: str, b: str, stored: Mapping[str, Stored]) -> bool:
@@ -46,14 +52,13 @@ def _fits(start: str, a: str, b: str, stored: Mapping[str, Stored]) -> bool:
         (high[0], *low[1:]) in (base, base[::-1]))
 
 
-def _adapter(start: str, turned: bool, pairs: list[tuple[str, str]], stored: Mapping[str, Stored],
-             config: Mapping[str, object]) -> Made:
+def _adapter(start: str, turned: bool, pairs: list[tuple[str, str]], beside: list[str],
+             stored: Mapping[str, Stored], config: Mapping[str, object]) -> Made:
     names = [name for pair in pairs for name in pair]
     its_base = next((start + base for base in BASES if start + base in stored and start + base not in names), None)
-    alpha = next((start + word for word in ("alpha", "scaling") if start + word in stored), "")
+    alpha = next((start + word for word in ("alpha", "lora_alpha", "scaling") if start + word in stored), "")
     parts = [*([its_base] if its_base else []), *names, *([alpha] if alpha else [])]
-    more = [name for word in MORE for name in (start + word, f"{start}{word}.weight", f"{start}{word}.default")
-            if name in stored]
+    more = [name for name in beside if name not in parts]
     a, b = pairs[0]
     low, high, base = stored[a], stored[b], stored[its_base] if its_base else None
     name, whole = f"{start}weight", base or low
@@ -67,12 +72,12 @@ def _adapter(start: str, turned: bool, pairs: list[tuple[str, str]], stored: Map
     shape, turned = (high.shape[0], *low.shape[1:]), turned or config.get("fan_in_fan_out") is True
     if base is not None and base.shape != shape and base.shape == shape[::-1]:
         turned = True
-    scale, said = _scaling(stored.get(alpha), low.shape[0], config)
+    scale, said = _scaling(stored.get(alpha), low.shape[0], config, start[:-1])
     if alpha.endswith("scaling") and scale is not None:
         scale, said = scale * low.shape[0], "scaling"
     if turned:
         shape = shape[::-1]
-    trouble = "" if base is None else base.trouble or (
+    trouble = said if scale is None and said else "" if base is None else base.trouble or (
         f"of shape {list(base.shape)}, its adapter's is {list(shape)}" if base.shape != shape else
         "with an adapter whose scaling is not in the file" if scale is None else "")
     if trouble or (base is not None and not base.dtype):
@@ -87,15 +92,35 @@ def _adapter(start: str, turned: bool, pairs: list[tuple[str, str]], stored: Map
     return Made(name, tuple(parts), replace(whole, shape=shape, load=load, made=made))
 
 
-def _scaling(alpha: Stored | None, rank: int, config: Mapping[str, object]) -> tuple[float | None, str]:
-    """(s, what it is made of)."""
+def _scaling(alpha: Stored | None, rank: int, config: Mapping[str, object], layer: str) -> tuple[float | None, str]:
+    """(s, what it is made of, or why it is not known). The rank is that of the matrices, whatever ``rank_pattern`` says
+    of it."""
     value: float | None = None
     if alpha is not None:
         value = float(alpha.load()) if alpha.dtype and alpha.shape in ((), (1,)) else None
-    elif not config.get("alpha_pattern") and not config.get("rank_pattern"):
-        said = config.get("lora_alpha")
+    else:
+        said, doubt = _alpha(config, layer)
+        if doubt:
+            return None, doubt
         value = float(said) if isinstance(said, (int, float)) else None
     if value is None or not rank:
         return None, ""
     root = alpha is None and config.get("use_rslora") is True
     return value / (rank**0.5 if root else rank), f"alpha {value:g}, rank {rank}{', rsLoRA' if root else ''}"
+
+
+def _alpha(config: Mapping[str, object], layer: str) -> tuple[object, str]:
+    """(lora_alpha of a layer, why it is not known): that of the first key of ``alpha_pattern`` that the end of the
+    layer's name matches, as PEFT has it."""
+    pattern = config.get("alpha_pattern") or {}
+    if not isinstance(pattern, dict):
+        return None, "with an adapter whose alpha_pattern is no list of layers"
+    for key, value in pattern.items():
+        if not PLAIN.fullmatch(key):
+            return None, f"with an adapter whose alpha_pattern {key!r:.60} is not read"
+        try:
+            if re.fullmatch(rf"(?:.*\.)?(?:{key})", layer.removeprefix("base_model.model."), re.DOTALL):
+                return value, ""
+        except re.error:
+            return None, f"with an adapter whose alpha_pattern {key!r:.60} is no pattern"
+    return config.get("lora_alpha"), ""

@@ -29,6 +29,7 @@ KINDS: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.RNNCellBase, "recurrent"))
 FUSED = ("in_proj_weight", "c_attn", "qkv", "Wqkv")
 LSTM, GRU = "ifgo", "rzn"
+EXPERTS = 4096  # of one tensor, at most
 GATES: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.LSTM, LSTM), (nn.LSTMCell, LSTM), (nn.GRU, GRU), (nn.GRUCell, GRU))
 
@@ -54,6 +55,8 @@ class Matrix:
         if self.part is not None:
             dimension, k, n = self.part
             weight = weight.chunk(n, dimension)[k]
+        if self.kind == "expert":
+            weight = weight[0]
         return weight.flatten(1)
 
 
@@ -83,6 +86,7 @@ def matrices(module: nn.Module, computed: Sequence[Computed] = (), doubts: Mappi
 def guessed_matrices(shapes: Mapping[str, Sequence[int]]) -> list[Matrix]:
     """The same from the names and shapes of parameters alone: the kinds are guesses.
 
+    Three dimensions of a name with ``expert`` or ``moe`` in it are a matrix for each expert, ``experts.w1:0``.
     Four dimensions make a conv2d, three and a layer called conv a conv1d; two make an embedding where the layer's name
     has embed in it or is wte or wpe, recurrent where the parameter is called weight_ih, weight_hh or weight_hr, else
     linear. Gates are split if the recurrent matrix beside them is four (LSTM) or three (GRU) times as high as wide.
@@ -101,6 +105,10 @@ def guessed_matrices(shapes: Mapping[str, Sequence[int]]) -> list[Matrix]:
             kind = "conv2d"
         elif len(shape) == 3 and "conv" in own.lower():
             kind = "conv1d"
+        elif len(shape) == 3 and 0 < shape[0] <= EXPERTS and ("expert" in name.lower() or "moe" in name.lower()):
+            layer = _names(name)[0]
+            found += [Matrix(name, f"{layer}:{k}", "expert", (0, k, shape[0])) for k in range(shape[0])]
+            continue
         elif len(shape) == 2 and ("embed" in own.lower() or own in ("wte", "wpe")):
             kind = "embedding"
         elif len(shape) == 2 and leaf == "weight":

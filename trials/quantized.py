@@ -4,13 +4,14 @@ The weight that a model uses is ``stored * scale``, also where the scale is call
 the inverse of what was multiplied with in quantizing). Known are
 
 - float8 and int8 weights ``W`` with ``W_scale`` or ``W_scale_inv`` (``weight_scale`` ...), and with a ``W_zero_point``
-  (stored - zero point) * scale; ``scale_weight`` beside ``weight``; Quanto's ``W._data`` and ``W._scale``;
+  or ``W_zp`` (stored - zero point) * scale; ``scale_weight`` beside ``weight``; Quanto's ``W._data`` and ``W._scale``;
 - those whose one scale has another name (trials/scales.py);
 - int8 weights with ``SCB`` (LLM.int8 of bitsandbytes): stored * SCB / 127, SCB one for each row.
 
 A scale may be one number, one for each row or column, or one for each block of entries: the blocks divide the weight
 evenly, or are 128 long with a shorter last one, or as long as ``weight_block_size`` in the model's config.json says.
-Where that leaves a doubt the weight has no numbers, but a reason. A float8 weight without any scale is as stored, which
+Where that leaves a doubt, or a tensor lies beside the weight whose meaning is not known (trials/beside.py), the weight
+has no numbers, but a reason. A float8 weight without any scale is as stored, which
 it says. Weights that are packed several to a number (GPTQ, AWQ, MXFP4, bitsandbytes' 4 bits) are not unpacked.
 """
 
@@ -24,7 +25,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trials.scales import Scales
+from trials.beside import ZERO, Beside
+from trials.scales import ZEROS, Scales
 from trials.stored import Made, Stored, is_real, real, split, troubled
 
 SHORT = {dtype for dtype in (getattr(torch, name, None) for name in (
@@ -42,7 +44,7 @@ USUAL_BLOCK = 128
 
 def quantized(stored: Mapping[str, Stored], block: Sequence[int] | None = None) -> Iterator[Made]:
     """The weights that are quantized; ``block`` is the size of blocks, where the model's config.json says it."""
-    scales, owners = Scales(stored), dict[str, dict[str, str]]()
+    scales, beside, owners = Scales(stored), Beside(stored), dict[str, dict[str, str]]()
     for name in stored:
         owner, leaf = split(name)
         owners.setdefault(owner, {})[leaf] = name
@@ -65,9 +67,11 @@ def quantized(stored: Mapping[str, Stored], block: Sequence[int] | None = None) 
                     owner, parts, entry, "quantized with a shift, whose convention is not known")
             elif any(".absmax" in other or ".quant_" in other for other in below):
                 yield troubled(name, [name, *below], entry, "packed (bitsandbytes)", shape=(0, 0))
-            elif not SCALE.search(leaf):
-                beside = list(_with_scales(leaf, leaves, own.get(leaf, []), loose, stored, block))
-                yield from beside or _with_others(name, scales, stored, block)
+            elif leaf == "weight" and {"scales", "biases"} <= {*leaves}:
+                yield troubled(name, [name, leaves["scales"], leaves["biases"]], entry, "packed (MLX)", shape=(0, 0))
+            elif not SCALE.search(leaf) and not ZEROS.fullmatch(leaf):
+                usual = list(_with_scales(leaf, leaves, own.get(leaf, []), loose, stored, block, scales, beside))
+                yield from usual or _with_others(name, scales, beside, stored, block)
 
 
 def _packed(owner: str, leaf: str, leaves: Mapping[str, str], entry: Stored) -> Made:
@@ -81,19 +85,28 @@ def _packed(owner: str, leaf: str, leaves: Mapping[str, str], entry: Stored) -> 
 
 
 def _with_scales(leaf: str, leaves: Mapping[str, str], own: list[str], loose: list[str],
-                 stored: Mapping[str, Stored], block: Sequence[int] | None) -> Iterator[Made]:
+                 stored: Mapping[str, Stored], block: Sequence[int] | None, scales: Scales,
+                 beside: Beside) -> Iterator[Made]:
     """``own`` are the companions named after the weight, ``loose`` the scales beside it that are named after none."""
     name = leaves[leaf]
     entry, parts = stored[name], [name, *(leaves[one] for one in own)]
-    if len(entry.shape) < 2 or entry.dtype is None:
+    if len(entry.shape) < 2:
         return
     if entry.dtype not in SHORT:
         if any(SCALE.search(one) for one in own if one.startswith(leaf)):
-            yield troubled(name, parts, entry, f"of type {_words(entry)} beside {own[0]}: is it to be scaled?")
+            what = entry.trouble or f"of type {_words(entry)}"
+            yield troubled(name, parts, entry, f"{what} beside {own[0]}: is it to be scaled?")
         return
     known = [one for one in own if one in (*(leaf + word for word in WORDS), "scale_weight", "SCB")]
+    zeros = [leaves[leaf + word] for word in ZERO if leaf + word in leaves]
+    parts += [zero for zero in zeros if zero not in parts]
+    strange = [*beside.of(name, parts), *(one for one in scales.of(name)[1] if one not in parts)]
+    if len(zeros) > 1:
+        strange += zeros
     if len(known) > 1 or len([one for one in own if "scale" in one]) > 1:
         yield troubled(name, parts, entry, f"several scales, {' and '.join(own)}, whose convention is not known")
+    elif known and strange:
+        yield _strange(name, parts, strange, entry)
     elif known:
         yield _scaled(name, stored, parts, known[0], 127.0 if known[0] == "SCB" else 1.0, block)
     elif own or loose:
@@ -101,14 +114,22 @@ def _with_scales(leaf: str, leaves: Mapping[str, str], own: list[str], loose: li
                        f"beside {(own + loose)[0]}, a scale whose convention is not known")
 
 
-def _with_others(name: str, scales: Scales, stored: Mapping[str, Stored],
+def _strange(name: str, parts: Sequence[str], strange: Sequence[str], entry: Stored) -> Made:
+    its = [one for one in dict.fromkeys(strange) if ZEROS.fullmatch(split(one)[1])]  # no layers of their own
+    return troubled(name, [*parts, *its], entry, f"beside {strange[0]}, whose meaning is not known")
+
+
+def _with_others(name: str, scales: Scales, beside: Beside, stored: Mapping[str, Stored],
                  block: Sequence[int] | None) -> Iterator[Made]:
     """Scales of other names."""
     entry = stored[name]
     if entry.dtype not in SHORT or len(entry.shape) < 2 or entry.trouble:
         return
     factors, doubts = scales.of(name)
-    if len(factors) == 1 and not doubts:
+    strange = beside.of(name, [*factors, *doubts])
+    if strange and (factors or doubts or is_real(entry)):
+        yield _strange(name, [name, *factors, *doubts], strange, entry)
+    elif len(factors) == 1 and not doubts:
         yield _scaled(name, stored, [name, *factors], factors[0], 1.0, block)
     elif factors or doubts:
         yield troubled(name, [name, *factors, *doubts], entry,
@@ -126,7 +147,7 @@ def _scaled(name: str, stored: Mapping[str, Stored], parts: list[str], word: str
     weight = stored[parts[0]]
     scale_name = next(part for part in parts[1:] if word in (part, split(part)[1]))
     scale = stored[scale_name]
-    zeros = [part for part in parts[1:] if part.endswith("_zero_point")]
+    zeros = [part for part in parts[1:] if part.endswith(ZERO)]
     if not is_real(scale):
         return troubled(name, parts, weight, f"{word} holds no real numbers ({_words(scale)})")
     blocks = block_size(weight.shape, scale.shape, block)

@@ -12,6 +12,8 @@ FACTORS = ("scale", "scales", "scale_inv", "dequant", "dequant_scale", "s")  # w
 DOUBTS = ("amax", "absmax", "inv_scale", "zero_point", "zero_points", "zeros", "zp", "shift", "offset", "quant_scale")
 NAMED = re.compile(rf"(.+?)[._:]({'|'.join((*DOUBTS, *FACTORS))})", re.DOTALL)
 APART = re.compile("(weight_)?scales?(_inv)?")
+APART_DOUBTS = re.compile("(weight_)?(zero_points?|zeros|zps?|offsets?|shifts?)")
+ZEROS = re.compile("(.*_)?(zero_points?|zeros?|zps?|offsets?|shifts?)", re.DOTALL)  # last words of no weight's name
 
 
 class Scales:
@@ -25,8 +27,8 @@ class Scales:
                 self._of[owner].append((name, word in FACTORS))
             words = name.split(".")
             for place, word in enumerate(words[:-1]):
-                if APART.fullmatch(word):
-                    self._of[".".join(words[:place] + words[place + 1:])].append((name, True))
+                if (factor := APART.fullmatch(word) is not None) or APART_DOUBTS.fullmatch(word):
+                    self._of[".".join(words[:place] + words[place + 1:])].append((name, factor))
 
     def of(self, name: str) -> tuple[list[str], list[str]]:
         """Of the weight, or of the layer that has it; a dictionary beside that of weights leaves out its name."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trials.adapters import adapters
+from trials.causal import masks
 from trials.quantized import quantized
 from trials.reparametrized import reparametrized
 from trials.stored import Stored, put
@@ -27,8 +28,9 @@ def together(stored: Mapping[str, Stored], config: Mapping[str, Any], adapter: M
     """``stored`` with the weights in use instead of their parts; ``config`` and ``adapter`` are what config.json and
     adapter_config.json beside it say."""
     scaled = put(stored, quantized(stored, _block(config)))
-    plain = put(scaled, reparametrized(scaled))
-    return put(plain, adapters(plain, adapter))
+    once = put(scaled, reparametrized(scaled))
+    plain = put(once, reparametrized(once))  # pruning of the parts of a norm comes before it
+    return put(plain, [*adapters(plain, adapter), *masks(plain)])
 
 
 def _config(path: Path, name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from itertools import groupby
@@ -25,6 +26,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from orchestrator import outputs
 from trials.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -110,10 +112,11 @@ def _choose(found: list[Matrix], pattern: str | None, place: str, left: dict[str
 
 
 def _check_outputs(parquet: str | None, plot: str | None, panels: int) -> None:
-    """Refuse before the work what could not be written after it."""
-    for option, path in (("--parquet", parquet), ("--plot", plot)):
-        if path is not None and not Path(path).absolute().parent.is_dir():
-            raise UserError(f"{option}: no folder {Path(path).parent} to write {Path(path).name} to")
+    """Refuse before the work what could not, or must not, be written after it."""
+    outputs.check("--parquet", parquet, "parquet")
+    outputs.check("--plot", plot, Path(plot or "").suffix[1:].lower())
+    if parquet and plot and os.path.realpath(parquet) == os.path.realpath(plot):
+        raise UserError(f"--plot: {plot} is where --parquet goes; give another path")
     if plot is None:
         return
     from analysis.files import formats

@@ -182,8 +182,8 @@ A, B, W = draw(2, 6, seed=1), draw(8, 2, seed=2), draw(8, 6, seed=3)
 @pytest.mark.parametrize("state, config, name, expected, said", [
     ({"q.lora_A.weight": A, "q.lora_B.weight": B}, {"lora_alpha": 6, "r": 2}, "q.weight", 3 * B @ A, "s = 3"),
     ({"q.lora_A.weight": A, "q.lora_B.weight": B}, {}, "q.weight", B @ A, "without its scaling"),
-    ({"q.lora_A.weight": A, "q.lora_B.weight": B}, {"lora_alpha": 6, "rank_pattern": {"q": 4}}, "q.weight", B @ A,
-     "without its scaling"),
+    ({"q.lora_A.weight": A, "q.lora_B.weight": B}, {"lora_alpha": 6, "r": 8, "rank_pattern": {"q": 2}}, "q.weight",
+     3 * B @ A, "s = 3"),
     ({"base_model.model.q.base_layer.weight": W, "base_model.model.q.lora_A.default.weight": A,
       "base_model.model.q.lora_B.default.weight": B}, {"lora_alpha": 4, "use_rslora": True}, "q.weight",
      W + 4 / 2**0.5 * B @ A, "rsLoRA"),
