@@ -50,5 +50,5 @@ class Beside:
         there, parts = self._below[owner], word.split("_")
         starts = {"_".join(parts[:count]) for count in range(1, len(parts) + 1)}
         return HARMLESS.fullmatch(word) is not None or any(
-            start in there and f"{start}{end}" in there
-            for start in starts if not f"{leaf}_".startswith(f"{start}_") for end in ("_scale", "_scale_inv", "_scales"))
+            start in there and not f"{leaf}_".startswith(f"{start}_") and f"{start}{end}" in there
+            for start in starts for end in ("_scale", "_scale_inv", "_scales"))
