@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 LEVEL = 0.95  # of every interval, unless another is asked for
+UNLIKELY = 0.05  # a p below this says that a law does not fit, or that curves are not one
 
 Answer = Literal["holds", "fails", "undecided"]
 

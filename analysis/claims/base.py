@@ -184,12 +184,16 @@ class Claim(ABC):
         """Fit and decide. Raises UserError where the results do not have what it takes."""
 
     def decided(self, about: str, estimates: Mapping[str, Estimate], n: int, method: str, fit: Any,
-                notes: Sequence[str] = (), answers: Sequence[Answer] = (), rivals: tuple[Any, ...] = ()) -> Verdict:
+                notes: Sequence[str] = (), answers: Sequence[Answer] = (), rivals: tuple[Any, ...] = (),
+                doubts: Sequence[str] = ()) -> Verdict:
         """The verdict by ``expect``, and by ``answers`` to what else the claim says: holds if all of it does, fails if
-        any part fails."""
-        each = [*answers, *(region.judge(estimates[name]) for name, region in self.expect.items())]
+        any part fails. With ``doubts`` that the estimates are of anything, no estimate decides."""
+        judged: list[Answer] = ["undecided" if doubts else region.judge(estimates[name])
+                                for name, region in self.expect.items()]
+        each = [*answers, *judged, *(["undecided"] if doubts else [])]
         answer: Answer = "fails" if "fails" in each else "undecided" if "undecided" in each else "holds"
-        because = [*notes, *(f"{name} {estimates[name]}, expected {region}" for name, region in self.expect.items())]
+        because = [*doubts, *notes,
+                   *(f"{name} {estimates[name]}, expected {region}" for name, region in self.expect.items())]
         expected = {name: str(region) for name, region in self.expect.items()}
         return Verdict(self.claim, about, answer, estimates, expected, n, method, "; ".join(because), fit, rivals)
 

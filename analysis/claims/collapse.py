@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, setting
+from analysis.estimates import UNLIKELY
 from analysis.observe import observations, pooled
 
 if TYPE_CHECKING:
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
 @CLAIMS.register("collapse")
 @dataclass(frozen=True, kw_only=True)
 class CollapseClaim(Claim):
-    """The column ``collapse`` is one function of over / by^exponent."""
+    """The column ``collapse`` is one function of over / by^exponent.
+
+    Undecided where curves differ, whatever the exponent: that of no collapse is the number of nothing.
+    """
 
     gives: ClassVar[tuple[str, ...]] = ("exponent",)
     collapse: str = setting(column)
@@ -25,7 +30,17 @@ class CollapseClaim(Claim):
     def verdict(self, tables: Frames) -> Verdict:
         from analysis.laws.collapse import collapse
 
-        rows = observations(tables, {self.collapse, self.over, self.by}, self.at, self.where)
-        fit = collapse(rows, self.over, self.collapse, self.by, cluster="configuration")
+        seeds = {"seed"} & set(tables.axes)
+        rows = observations(tables, {self.collapse, self.over, self.by, *seeds}, self.at, self.where)
+        fit = collapse(rows, self.over, self.collapse, self.by, cluster="configuration",
+                       crossed="seed" if seeds else None)
+        tested = f"p = {fit.p_collapse:.2g}, F test of a shift and a tilt of each {self.by} against one curve"
+        notes, doubts = pooled(rows), []
+        if math.isnan(fit.p_collapse):
+            doubts = ["too few means to test whether there is one curve"]
+        elif fit.p_collapse < UNLIKELY:
+            doubts = [f"no exponent makes one curve: {tested}"]
+        else:
+            notes = [f"one curve: {tested}", *notes]
         return self.decided(f"{self.collapse} {self.at} = f({self.over} / {self.by}^exponent)", fit.estimates,
-                            len(fit.data), fit.method, fit, pooled(rows))
+                            len(fit.data), fit.method, fit, notes, doubts=doubts)

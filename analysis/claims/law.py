@@ -69,6 +69,7 @@ class LawClaim(Claim):
 
     Trials at one x share what the law does not say about it: they are one cluster, whatever else varies among them.
     Where x is measured, and differs between the trials of a configuration, these are. Seeds are crossed with settings.
+    Undecided where the law does not fit: the number of a law that is not there decides nothing.
     """
 
     law: str = setting(a_law)
@@ -87,6 +88,7 @@ class LawClaim(Claim):
             super().check(place)
 
     def verdict(self, tables: Frames) -> Verdict:
+        from analysis.laws.adequacy import lack_of_fit
         from analysis.laws.fit import fit_law
 
         rows = observations(tables, {self.y, *self.x}, self.at, self.where)
@@ -95,7 +97,8 @@ class LawClaim(Claim):
         law = forms.law(self.law)
         fit, *rivals = (fit_law(rows, each, self.x, self.y, cluster=cluster, crossed=crossed)
                         for each in (law, *(forms.beside(name, law) for name in self.against)))
+        fits = lack_of_fit(fit, rows.get("seed"))
         answers, notes = preferred(fit, rivals)
         about = f"{self.y} {self.at} = {fit.law.formula.partition('= ')[2] or fit.law.formula}, x = {', '.join(self.x)}"
-        return self.decided(about, fit.estimates, fit.n, fit.method, fit, [*notes, *pooled(rows)], answers,
-                            tuple(rivals))
+        return self.decided(about, fit.estimates, fit.n, fit.method, fit, [*notes, *fits.notes, *pooled(rows)],
+                            answers, tuple(rivals), fits.doubts)

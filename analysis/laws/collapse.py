@@ -7,18 +7,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import fdtrc
 
 from analysis.estimates import LEVEL, Estimate
+from analysis.laws.adequacy import setting_means, shifts
 from analysis.laws.fit import numbers
 from analysis.laws.intervals import chance, reach
 from analysis.laws.law import Array
-from trials.errors import UserError
+from trials.errors import UserError, did_you_mean
 
 SIZES = (2, 3, 4, 5, 6, 7, 8)  # coefficients of the master curve: up to 4 a polynomial, then a cubic spline
 OVERLAP = 0.3  # neighbouring curves are compared only while they share this part of the shorter one
+FEWEST = 8  # rows, or means
 GRID = 41  # exponents tried over the range where curves overlap
 
 
@@ -31,7 +34,7 @@ class Collapse:
     curve there), ``residual`` (of ln y, or of y) and ``cluster``. ``sigma`` is the standard deviation of residuals and
     ``size`` the number of coefficients of the master curve. ``p_collapse`` is the p-value of "one curve" in the F test
     against curves that each scale may also shift up or down and tilt: a small one says that not even the best exponent
-    makes them one. It takes rows to be independent, and is NaN with clusters.
+    makes them one. With clusters it is that of the means at each x and scale; NaN where these are too few.
     """
 
     x: str
@@ -74,6 +77,13 @@ class _Curves:
         residual = self.target - design @ _solve(design, self.target)
         return float((residual**2).sum() * np.exp(2 * k / (len(residual) - k - 1)))
 
+    def jacobian(self, exponent: float, size: int, step: float) -> tuple[Array, Array]:
+        """(Derivatives of the fitted curve with respect to the exponent and its coefficients, these)."""
+        design = self.design(exponent, size)
+        coefficients = _solve(design, self.target)
+        shift = (self.design(exponent + step, size) - self.design(exponent - step, size)) @ coefficients / (2 * step)
+        return np.column_stack([shift, design]), coefficients
+
     def told(self, least: float) -> bool:
         """Whether exponents can be told apart at all: whether ``least``, that of the best of many exponents and curves,
         is beyond chance (AICc lower by 10) better than a curve for which the exponent does not matter, which is a
@@ -98,7 +108,7 @@ def _solve(design: Array, target: Array) -> Array:
 
 
 def collapse(data: pd.DataFrame, x: str, y: str, scale: str, *, scale_y: bool = False, log_y: bool = True,
-             cluster: str | None = None, level: float = LEVEL) -> Collapse:
+             cluster: str | None = None, crossed: str | None = None, level: float = LEVEL) -> Collapse:
     """Find the exponent c for which y is one function of x / scale^c; with ``scale_y`` y / scale^d is, with d fitted.
 
     The master curve is a polynomial or cubic spline of ln x - c ln scale with 2 to 8 coefficients, fitted to ln y (to y
@@ -108,20 +118,29 @@ def collapse(data: pd.DataFrame, x: str, y: str, scale: str, *, scale_y: bool = 
     by 30%, for curves apart from each other say nothing about being one; an end of the interval beyond is infinite. So
     are all ends where a constant does as well as any curve, or a power law for a scaled y: then every c does.
 
+    Where settings of x and scale lack some of the ``crossed`` seeds, what these do to all settings alike is taken out.
+    Whether there is one curve is tested on rows, or with clusters on the means at each x and scale, for replicates say
+    nothing of the chance of a setting.
+
     Raises UserError for columns that are missing or hold no numbers, values not above 0 where logarithms are taken,
     fewer than 8 rows or two values of ``scale``, and curves that overlap for no c.
     """
     if scale_y and not log_y:
         raise UserError("collapse: a power of the scale is divided out of ln y; leave out log_y=False or scale_y")
+    if crossed is not None and crossed not in data:
+        raise UserError(f"collapse: no column called {crossed!r}; {did_you_mean(crossed, map(str, data.columns))}")
+    data = data.reset_index(drop=True)
     rows, codes = numbers(data, (x, y, scale), "collapse", cluster)
     for name in (x, scale, y)[:3 if log_y else 2]:
         if rows[name].min() <= 0:
             raise UserError(f"collapse: {name} = {rows[name].min():g} has no logarithm; leave out such rows")
-    if rows[scale].nunique() < 2 or len(rows) < 8:
+    if rows[scale].nunique() < 2 or len(rows) < FEWEST:
         raise UserError(f"collapse: {len(rows)} rows with {rows[scale].nunique()} values of {scale} are too few; it "
-                        "takes 8 rows and 2 values at least")
+                        f"takes {FEWEST} rows and 2 values at least")
     u, w = np.log(rows[x].to_numpy()), np.log(rows[scale].to_numpy())
     target = np.log(rows[y].to_numpy()) if log_y else rows[y].to_numpy()
+    if crossed is not None:
+        target = target - shifts(target, _settings(u, w)[1], pd.factorize(data.loc[rows.index, crossed])[0])
     low, high = _overlapping(u, w)
     if low >= high:
         raise UserError(f"collapse: curves over {x} for neighbouring values of {scale} overlap nowhere; sweep several "
@@ -129,11 +148,8 @@ def collapse(data: pd.DataFrame, x: str, y: str, scale: str, *, scale_y: bool = 
     curves, step = _Curves(u, w, target, scale_y), 1e-5 * (high - low)
     best, least = curves.best(low, high)
     size = curves.penalized(best)[1]
-    design = curves.design(best, size)
-    coefficients = _solve(design, target)
-    residual = target - design @ coefficients
-    shift = (curves.design(best + step, size) - curves.design(best - step, size)) @ coefficients / (2 * step)
-    jacobian = np.column_stack([shift, design])
+    jacobian, coefficients = curves.jacobian(best, size, step)
+    residual = target - jacobian[:, 1:] @ coefficients
     known = chance(jacobian, residual, codes)
     critical = known.critical(level)
     squares, told = float((residual**2).sum()), curves.told(least)
@@ -161,7 +177,7 @@ def collapse(data: pd.DataFrame, x: str, y: str, scale: str, *, scale_y: bool = 
     both = np.exp(both) if log_y else both
     used = rows.assign(collapsed_x=np.exp(u - best * w), collapsed_y=both[:, 0], fitted=both[:, 1], residual=residual,
                        cluster=np.arange(len(rows)) if codes is None else codes)
-    p_collapse = np.nan if cluster else _p_collapse(jacobian, residual, u - best * w, rows[scale])
+    p_collapse = _p_collapse(curves, best, size, step) if cluster is None else _p_of_means(curves, low, high)
     method = (f"profile of a master curve with {size} coefficients, t with {known.dof[0]:.3g} degrees of freedom, "
               f"exponents from {low:.2g} to {high:.2g} tried" + ("" if told else "; none is told from another"))
     return Collapse(x, y, scale, estimates, used, float(np.sqrt(squares / max(len(rows) - jacobian.shape[1], 1))),
@@ -178,9 +194,27 @@ def _overlapping(u: Array, w: Array) -> tuple[float, float]:
     return float(np.median(middle - slack)), float(np.median(middle + slack))
 
 
-def _p_collapse(jacobian: Array, residual: Array, place: Array, scale: pd.Series) -> float:
+def _settings(u: Array, w: Array) -> tuple[Array, npt.NDArray[np.intp]]:
+    """(The different pairs of u and w, which of them each row has)."""
+    cells, codes = np.unique(np.column_stack([u, w]), axis=0, return_inverse=True)
+    return cells, codes.ravel()
+
+
+def _p_of_means(curves: _Curves, low: float, high: float) -> float:
+    """``_p_collapse`` of the means at each x and scale, fitted by themselves."""
+    cells, codes = _settings(curves.u, curves.w)
+    if len(cells) < FEWEST:
+        return float("nan")
+    means = _Curves(cells[:, 0], cells[:, 1], setting_means(curves.target, codes), curves.scaled)
+    best = means.best(low, high)[0]
+    return _p_collapse(means, best, means.penalized(best)[1], 1e-5 * (high - low))
+
+
+def _p_collapse(curves: _Curves, exponent: float, size: int, step: float) -> float:
     """The F test of what a shift and a tilt for each curve explain beyond the master curve."""
-    curve = pd.get_dummies(scale).to_numpy(float)
+    jacobian, coefficients = curves.jacobian(exponent, size, step)
+    residual, place = curves.target - jacobian[:, 1:] @ coefficients, curves.u - exponent * curves.w
+    curve = (curves.w[:, None] == np.unique(curves.w)).astype(float)
     wider = np.column_stack([jacobian, curve, curve * (place - place.mean())[:, None]])
     wider = wider / np.maximum(np.linalg.norm(wider, axis=0), 1e-100)
     coefficients, _, rank, _ = np.linalg.lstsq(wider, residual, rcond=1e-9)

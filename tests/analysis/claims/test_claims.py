@@ -122,6 +122,25 @@ def test_a_law_against_others(study: Study) -> None:
     assert [fit.law.name for fit in holds.rivals] == ["constant", "log"]
 
 
+def test_the_exponent_of_a_law_that_does_not_fit_decides_nothing(study: Study) -> None:
+    """Exponent .1 below 8, .9 above: none of it is about .5, and a power law against a constant is no better."""
+    for batch_size in (1, 2, 4, 8, 16, 32, 64):
+        y = batch_size**0.1 if batch_size < 8 else 8**0.1 * (batch_size / 8) ** 0.9
+        for seed in range(3):
+            noise = np.exp(0.02 * np.random.default_rng([batch_size, seed]).normal())
+            study.add(f"{batch_size}-{seed}", {"batch_size": batch_size, "seed": seed},
+                      final={"test_loss": y * noise, "train_loss": 0.1})
+    tables = load(study.root)
+    between, below, against, fails = judge(parse_claims([
+        {**POWER, "expect": {"exponent": {"between": [0.2, 0.8]}}}, {**POWER, "expect": {"exponent": {"below": 0}}},
+        {**without(POWER, "expect"), "against": ["constant"]}, {**without(POWER, "expect"), "against": ["linear"]}],
+        KNOWN), tables)
+    assert [each.answer for each in (between, below, against, fails)] == ["undecided"] * 3 + ["fails"]
+    assert between.because.startswith("power does not fit: p = ") and "7 means along batch_size" in between.because
+    [fits] = judge(parse_claims([{**POWER, "where": {"batch_size": [8, 16, 32, 64]}}], KNOWN), tables)
+    assert fits.answer == "holds" and "power fits: p = " in fits.because
+
+
 def test_a_trend(study: Study) -> None:
     tables = grown(study, exponent=-0.2, noise=0.0)
     item = {"claim": "c", "trend": "test_loss", "over": "batch_size", "expect": {"rank_correlation": {"below": 0}}}
@@ -135,6 +154,23 @@ def test_what_cannot_be_fitted_is_undecided_with_the_reason(study: Study) -> Non
     few, none, layer = judge(claims, grown(study))
     assert {verdict.answer for verdict in (few, none, layer)} == {"undecided"}
     assert "not fitted" in few.because and "where batch_size is 3" in none.because and "fc1" in layer.because
+
+
+@pytest.mark.parametrize(("level", "answer", "why"), [(0.0, "holds", "one curve: p = "),
+                                                      (0.3, "undecided", "no exponent makes one curve: p = ")])
+def test_a_collapse_is_tested(make_study: Callable[..., Study], level: float, answer: str, why: str) -> None:
+    """y = s^level f(x / s): with a level it is one function of x / s^exponent for no exponent."""
+    study, rng = make_study(("batch_size", "lr", "seed")), np.random.default_rng(0)
+    for batch_size in (4, 16, 64, 256):
+        for lr in np.geomspace(0.01, 1, 7):
+            for seed in range(2):
+                y = batch_size**level * (0.1 + 1 / (1 + (lr / batch_size * 150) ** -2)) * np.exp(0.03 * rng.normal())
+                study.add(f"{batch_size}-{lr}-{seed}", {"batch_size": batch_size, "lr": lr, "seed": seed},
+                          final={"test_loss": y, "train_loss": 0.1})
+    item = {"claim": "c", "collapse": "test_loss", "over": "lr", "by": "batch_size",
+            "expect": {"exponent": {"between": [0.5, 1.5]}}}
+    [verdict] = judge(parse_claims([item], KNOWN), load(study.root))
+    assert verdict.answer == answer and verdict.because.startswith(why) and "F test" in verdict.because
 
 
 def edges(study: Study) -> Any:

@@ -162,7 +162,38 @@ def test_clusters_widen_the_interval_of_a_collapse_where_they_share_an_error():
     alone, clustered = (collapse(data, "lr", "y", "b", cluster=each) for each in (None, "b"))
     widths = [each.estimates["exponent"].high - each.estimates["exponent"].low for each in (alone, clustered)]
     assert widths[1] > 1.5 * widths[0] and clustered.estimates["exponent"].covers(1.0)
-    assert np.isnan(clustered.p_collapse)
+    assert clustered.p_collapse < 1e-3  # each curve has its own level
+
+
+def settings(y, seed, noise=0.05, by_setting=0.0, by_seed=0.0):
+    """Five curves of 7 settings with 3 seeds that all share."""
+    rng = np.random.default_rng(seed)
+    rows = pd.MultiIndex.from_product([4.0 ** np.arange(1, 6), np.geomspace(0.01, 1, 7), range(3)],
+                                      names=["b", "lr", "seed"]).to_frame(index=False)
+    code = np.arange(len(rows)) // 3
+    error = (noise * rng.normal(size=len(rows)) + by_setting * rng.normal(size=35)[code]
+             + by_seed * rng.normal(size=3)[rows["seed"]])
+    return rows.assign(y=y(rows["lr"], rows["b"]) * np.exp(error), configuration=code)
+
+
+@pytest.mark.parametrize(("by_setting", "by_seed", "lost"), [(0.1, 0.0, False), (0.0, 0.3, True)])
+def test_one_curve_is_one_curve_to_replicates_too(by_setting, by_seed, lost):
+    covered = differ = 0
+    for seed in range(10):
+        data = settings(lambda lr, b: 0.1 + 1 / (1 + (lr / b * 90) ** -2), seed, 0.05, by_setting, by_seed)
+        if lost:  # the highest seed is gone at the largest rates
+            data = data[~((data["lr"] > 0.3) & (data["seed"] == data.groupby("seed")["y"].mean().idxmax()))]
+        found = collapse(data, "lr", "y", "b", cluster="configuration", crossed="seed")
+        covered += found.estimates["exponent"].covers(1.0)
+        differ += found.p_collapse < 0.05
+    assert differ <= 4 and covered >= 6  # beyond these lies a chance of 1e-3, at 5% and 95%
+
+
+@pytest.mark.parametrize("y", [lambda lr, b: b**0.3 * (0.1 + 1 / (1 + (lr / b**0.7 * 90) ** -2)),
+                               lambda lr, b: 0.1 + 1 / (1 + (lr / b * 90) ** -(0.5 + 0.4 * np.log(b)))])
+def test_what_no_exponent_makes_one_curve_is_told_from_replicates(y):
+    assert max(collapse(settings(y, seed), "lr", "y", "b", cluster="configuration").p_collapse for seed in range(3)
+               ) < 0.05
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 8])
@@ -181,6 +212,7 @@ def test_bad_collapses():
     data = curves(sigmoid, 1.0)
     for change, arguments, message in [
             ({"lr": 0.0}, {}, "collapse: lr = 0 has no logarithm"),
+            ({}, {"crossed": "sed"}, "collapse: no column called 'sed'"),
             ({"y": -1.0}, {}, "collapse: y = -1 has no logarithm"),
             ({"b": 4.0}, {}, "70 rows with 1 values of b are too few"), ({"lr": 0.1}, {}, "overlap nowhere"),
             ({}, {"scale_y": True, "log_y": False}, "leave out log_y=False"),
