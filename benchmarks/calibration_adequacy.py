@@ -94,7 +94,7 @@ def main() -> None:
     for chance in list(CHANCE)[1:]:
         law("power", np.sqrt, "a power", 11, 3, chance)
     law("saturating", lambda x: 1 / (1 + 30 / x), "what saturates", 11, 3)
-    law("power_offset", lambda x: 0.5 + x**-0.5, "a power and an offset", 11, 3)
+    law("power_offset", lambda x: 0.5 + x**-0.5, "power and offset", 11, 3)
     for xs, seeds in ((5, 3), (6, 3), (11, 1), (11, 3)):
         law("power", broken, "a broken power", xs, seeds)
     law("power", broken, "a broken power", 11, 3, "noise 5% and 15% per setting")

@@ -19,6 +19,7 @@ from analysis.laws.scaling import fit_scaling
 
 Array = npt.NDArray[np.float64]
 REPEATS = 500
+SLOW = 100  # sweeps of laws that are slow against the grid
 LOSS = {"irreducible": 1.69, "n_scale": 406.4, "n_exponent": 0.34, "d_scale": 410.7, "d_exponent": 0.28}
 
 
@@ -43,12 +44,12 @@ def loss_scaling(rng: np.random.Generator, design: tuple[Array, Array], noise: f
     return dict(fit_scaling(pd.DataFrame({"n": n, "d": d, "loss": loss}), "loss", "n", "d").estimates)
 
 
-def sweep(sizes: int, rates: Array, seeds: int) -> tuple[pd.DataFrame, Array]:
+def sweep(sizes: int, rates: Array, seeds: int, exponent: float = 0.5) -> tuple[pd.DataFrame, Array]:
     """A row for each batch size, rate and seed, and ln of the best rate there: batches from 16 by factors of 2, and a
-    best rate of 0.0055 B^0.5."""
+    best rate of 0.0055 B^0.5, or of another exponent and 0.11 at B = 400."""
     b, r, s = (each.ravel() for each in np.meshgrid(np.arange(sizes), rates, np.arange(seeds), indexing="ij"))
     batch = 16 * 2.0**b
-    return pd.DataFrame({"batch": batch, "lr": r, "seed": s}), np.log(0.0055 * batch**0.5)
+    return pd.DataFrame({"batch": batch, "lr": r, "seed": s}), np.log(0.11 * (batch / 400) ** exponent)
 
 
 def optimum(rng: np.random.Generator, sizes: int, rates: int, seeds: int, skewed: bool, noise: float
@@ -61,26 +62,27 @@ def optimum(rng: np.random.Generator, sizes: int, rates: int, seeds: int, skewed
     return dict(fit_optimum(rows, "power", "lr", "loss", "batch").estimates)
 
 
-def stable(rng: np.random.Generator, sizes: int, rates: int, seeds: int, spread: float) -> dict[str, Estimate]:
+def stable(rng: np.random.Generator, sizes: int, rates: int, seeds: int, spread: float, exponent: float = 0.5
+           ) -> dict[str, Estimate]:
     """Estimates from one sweep, where replicates differ by ``spread`` in ln of the rate at which they diverge; where
     the grid begins is chance too."""
-    rows, best = sweep(sizes, np.geomspace(0.004, 4, rates) * 2 ** rng.uniform(-0.5, 0.5), seeds)
+    rows, best = sweep(sizes, np.geomspace(0.004, 4, rates) * 2 ** rng.uniform(-0.5, 0.5), seeds, exponent)
     code = np.unique(rows["batch"], return_inverse=True)[1] * seeds + rows["seed"]
     rows["stable"] = np.log(rows["lr"]) < best + spread * rng.normal(size=sizes * seeds)[code]
     return dict(fit_optimum(rows, "power", "lr", "stable", "batch", mode="largest_stable").estimates)
 
 
 def line(name: str, setting: str, simulate: Callable[[np.random.Generator], dict[str, Estimate]],
-         truths: dict[str, float]) -> None:
+         truths: dict[str, float], repeats: int = REPEATS) -> None:
     """Simulate, and print a row for each of the parameters ``truths``."""
     rng = np.random.default_rng(0)
-    found = [simulate(rng) for _ in range(REPEATS)]
+    found = [simulate(rng) for _ in range(repeats)]
     for parameter, truth in truths.items():
         estimates = [each[parameter] for each in found]
         held = np.mean([each.covers(truth) for each in estimates])
         width = np.median([each.high - each.low for each in estimates])
         bias = np.mean([each.value for each in estimates]) - truth
-        print(f"{name:<24}{setting:<44}{parameter:<12}{REPEATS:>8}{held:>10.1%}{width:>9.4f}{bias:>9.4f}", flush=True)
+        print(f"{name:<24}{setting:<44}{parameter:<12}{repeats:>8}{held:>10.1%}{width:>9.4f}{bias:>9.4f}", flush=True)
 
 
 def main() -> None:
@@ -99,6 +101,11 @@ def main() -> None:
     for sizes, rates, seeds, spread in ((8, 12, 1, 0.0), (8, 12, 1, 0.3), (6, 12, 3, 0.3), (8, 12, 5, 0.6)):
         line("largest stable", f"{sizes} sizes, {rates} rates, {seeds} seeds, spread {spread:g}",
              partial(stable, sizes=sizes, rates=rates, seeds=seeds, spread=spread), {"exponent": 0.5})
+    for exponent in (0.0, -0.02, -0.05, -0.1, -0.2, -0.3):  # slow against the grid
+        for seeds, spread in ((1, 0.0), (3, 0.0), (3, 0.02)):
+            line("largest stable", f"9 sizes, 12 rates, {seeds} seeds, spread {spread:g}, {exponent:g}",
+                 partial(stable, sizes=9, rates=12, seeds=seeds, spread=spread, exponent=exponent),
+                 {"exponent": exponent}, SLOW)
 
 
 if __name__ == "__main__":

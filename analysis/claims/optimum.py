@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class _OverAxis(Claim):
-    """Some value of an axis follows ``law`` over the axis ``over``; ``against`` other laws it is preferred."""
+    """Some value of an axis follows ``law`` over the axis ``over``; ``against`` other laws it is preferred. Undecided
+    where the law does not fit."""
 
     over: str = setting(column)
     law: str = setting(a_law)
@@ -42,14 +43,17 @@ class _OverAxis(Claim):
         """What to find it in."""
 
     def verdict(self, tables: Frames) -> Verdict:
+        from analysis.laws.adequacy import lack_of_fit
         from analysis.laws.optimum import fit_optimum
 
         rows = self._rows(tables)
         axis, y, mode, words = self._sought
         fit, *rivals = (fit_optimum(rows, law, axis, y, self.over, mode=mode) for law in (self.law, *self.against))
+        fits = lack_of_fit(fit)
         answers, notes = preferred(fit, rivals)
         return self.decided(f"{words} {self.at} = {fit.law.formula.partition('= ')[2]}, x = {self.over}", fit.estimates,
-                            len(rows), fit.method, fit, [*notes, *pooled(rows)], answers, tuple(rivals))
+                            len(rows), fit.method, fit, [*notes, *fits.notes, *pooled(rows)], answers, tuple(rivals),
+                            fits.doubts)
 
 
 @CLAIMS.register("optimum")

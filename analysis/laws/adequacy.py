@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.special import fdtrc
 
 from analysis.estimates import UNLIKELY
+from analysis.laws.brackets import allowed
 from analysis.laws.intervals import Problem
 from analysis.laws.law import Array, LawFit
 
@@ -54,6 +55,7 @@ def lack_of_fit(fit: LawFit, crossed: pd.Series | None = None) -> Adequacy:
     The bend is a polynomial in the inputs (in logarithms where they are above 0), without what the law can follow: 1 to
     3 terms, of the lowest degrees, by how many means there are. ``crossed`` has the seed of each row by the index of
     ``fit.data``: what seeds do to all settings alike is taken out of the means, which matters where some lack a seed.
+    Optima scatter by their own ``error`` at least, and a law fits that goes through what a grid leaves open.
     """
     names = list(fit.x)
     cells, codes = np.unique(fit.data[names].to_numpy(), axis=0, return_inverse=True)
@@ -61,7 +63,8 @@ def lack_of_fit(fit: LawFit, crossed: pd.Series | None = None) -> Adequacy:
     seeds = None if crossed is None else pd.factorize(crossed[fit.data.index])[0]
     means = setting_means((y - fitted).to_numpy(), codes.ravel(), seeds)
     problem = Problem(fit.law, cells, means)
-    slopes = _orthonormal(problem.jacobian(problem.coordinates(fit.parameters)[None])[0])
+    start = problem.coordinates(fit.parameters)
+    slopes = _orthonormal(problem.jacobian(start[None])[0])
     free = len(cells) - slopes.shape[1]
     over = " and ".join(names)
     if free < 2:
@@ -71,9 +74,13 @@ def lack_of_fit(fit: LawFit, crossed: pd.Series | None = None) -> Adequacy:
     scale = float(np.abs(y).max()) + 1.0
     if np.abs(residual).max() < ROUNDING * scale:
         return Adequacy(1.0, f"{fit.law.name} fits: to rounding")
+    if "lower" in fit.data and allowed(problem, start, *fit.data[["lower", "upper"]].to_numpy().T) is not None:
+        return Adequacy(1.0, f"{fit.law.name} fits: it can go through all that the grid leaves open")
     explained = float(((bend.T @ residual) ** 2).sum())
-    left = max(float(residual @ residual) - explained, (1e-3 * ROUNDING * scale) ** 2)
     k, dof = bend.shape[1], free - bend.shape[1]
+    left = max(float(residual @ residual) - explained, (1e-3 * ROUNDING * scale) ** 2)
+    if "error" in fit.data:
+        left = max(left, dof * float((fit.data["error"] ** 2).mean()))
     p = float(fdtrc(k, dof, explained / k / (left / dof)))
     how = f"p = {p:.2g}, F test of a bend of {len(cells)} means along {over} against their scatter"
     return Adequacy(p, f"{fit.law.name} {'does not fit' if p < UNLIKELY else 'fits'}: {how}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,6 +78,12 @@ class LawFit:
         each = np.array([self.law.predict(parameters, inputs) for parameters in self.draws])
         low, high = np.nanquantile(each, [(1 - level) / 2, (1 + level) / 2], axis=0)
         return low, high
+
+    def between(self, low: Array, high: Array) -> LawFit:
+        """With other ends of its intervals, (P,) each."""
+        ends = zip(self.estimates.items(), low, high, strict=True)
+        return replace(self, estimates={name: Estimate(each.value, float(below), float(above), each.level)
+                                        for (name, each), below, above in ends})
 
     def _inside(self, x: npt.ArrayLike, extrapolate: bool) -> Array:
         inputs = np.asarray(x, float).reshape(-1, self.law.inputs)

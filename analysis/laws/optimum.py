@@ -18,7 +18,8 @@ from numpy.polynomial import Polynomial
 from scipy.optimize import isotonic_regression
 from scipy.special import chdtrc, stdtr, stdtrit
 
-from analysis.estimates import LEVEL, Estimate
+from analysis.estimates import LEVEL
+from analysis.laws.brackets import through
 from analysis.laws.fit import DRAWS, fit_law, numbers, pose
 from analysis.laws.intervals import chance, draws, profile
 from analysis.laws.law import Array, Law, LawFit
@@ -172,7 +173,8 @@ def largest_stable(data: pd.DataFrame, axis: str, stable: str, by: str, *, level
     isotonic regression. Two errors add up: the replicates' spread s, pooled over ``by``, and what the grid's step w (in
     logarithms) does to all replicates alike, w^2/12 exp(-(2 pi s/w)^2): spread is dither (Widrow 1961). One replicate
     shows no spread, and the interval is then that of the trial rather than of its kind. Columns and errors are those of
-    ``optimum``; ``at_edge``: some trials are unstable at the least value of the axis, or stable at the greatest.
+    ``optimum``, and ``bracket``, the width in logarithms of what the grid leaves open; ``at_edge``: some trials are
+    unstable at the least value of the axis, or stable at the greatest.
     """
     rows, _ = numbers(data, (by, axis, stable), "largest_stable")
     if not rows[stable].isin((0, 1)).all():
@@ -198,7 +200,7 @@ def largest_stable(data: pd.DataFrame, axis: str, stable: str, by: str, *, level
     dof = freedom if spread > 0 else np.inf
     reach = stdtrit(dof, (1 + level) / 2) * se
     return table[[by, axis]].assign(low=table[axis] * np.exp(-reach), high=table[axis] * np.exp(reach), se=se, dof=dof,
-                                    rows=table["rows"], at_edge=table["at_edge"])
+                                    rows=table["rows"], at_edge=table["at_edge"], bracket=width)
 
 
 def fit_optimum(data: pd.DataFrame, law: str | Law, axis: str, y: str, by: str, *,
@@ -207,7 +209,9 @@ def fit_optimum(data: pd.DataFrame, law: str | Law, axis: str, y: str, by: str, 
     """A law of the ``optimum`` of ``axis`` over ``by``, or of ``largest_stable`` (``y`` then says what is stable).
 
     Optima at an edge of the grid, or not found, are left out; ``method`` says how many and why, and what the intervals
-    rest on. Raises UserError as ``optimum`` and ``fit_law`` do.
+    rest on. ``data`` has the ``error`` of each. Intervals of largest stable values hold all laws that go through what
+    the grid leaves open of each, from ``lower`` to ``upper`` in ``data`` (``brackets.py``). Raises UserError as
+    ``optimum`` and ``fit_law`` do.
     """
     table = largest_stable(data, axis, y, by, level=level) if mode == "largest_stable" else optimum(
         data, axis, y, by, mode=mode, cluster=cluster, level=level)
@@ -229,15 +233,13 @@ def fit_optimum(data: pd.DataFrame, law: str | Law, axis: str, y: str, by: str, 
     if len(kept) < len(table):
         edge = int(table["at_edge"].sum())
         method += f"; left out: {edge} at an edge of the grid, {len(table) - len(kept) - edge} not found"
-    if not more.any():
-        return replace(fit, method=method)
-    sigma = own / np.maximum(np.linalg.norm(known.influence, axis=1), 1e-200)
-    errors = replace(known, se=np.where(more, own, known.se), sigma=np.where(more, sigma, known.sigma),
-                     dof=np.where(more, dof, known.dof))
-    squares = float((fit.data["residual"] ** 2).sum())
-    low, high = problem.parameters(profile(problem, best, squares, errors, level).T)
-    estimates = {name: Estimate(each.value, float(below), float(above), level)
-                 for (name, each), below, above in zip(fit.estimates.items(), low, high, strict=True)}
-    near = problem.parameters(draws(problem, best, errors, None, False, DRAWS, seed))
-    return replace(fit, estimates=estimates, draws=near, method=f"{method}; from their own errors, which are more than "
-                   "their scatter about the law")
+    fit = replace(fit, method=method, data=fit.data.assign(error=scale * kept["se"]))
+    if more.any():
+        sigma = own / np.maximum(np.linalg.norm(known.influence, axis=1), 1e-200)
+        known = replace(known, se=np.where(more, own, known.se), sigma=np.where(more, sigma, known.sigma),
+                        dof=np.where(more, dof, known.dof))
+        squares = float((fit.data["residual"] ** 2).sum())
+        near = problem.parameters(draws(problem, best, known, None, False, DRAWS, seed))
+        fit = replace(fit.between(*problem.parameters(profile(problem, best, squares, known, level).T)), draws=near,
+                      method=f"{method}; from their own errors, which are more than their scatter about the law")
+    return through(fit, problem, kept["bracket"].to_numpy()) if mode == "largest_stable" else fit

@@ -159,6 +159,7 @@ def test_a_grid_that_puts_edges_on_a_line_does_not_make_them_certain():
     fit = fit_optimum(data, "power", "lr", "ok", "batch", mode="largest_stable")
     exponent = fit.estimates["exponent"]
     assert exponent.value == pytest.approx(0.5, abs=1e-9) and exponent.covers(0.47) and not exponent.covers(0.3)
+    assert (exponent.low, exponent.high) == pytest.approx((0.4, 0.6), abs=1e-5)  # a step more or less over five factors
     assert "more than their scatter" in fit.method and "6 largest stable values" in fit.method
     assert np.quantile(fit.draws[:, 1], [0.025, 0.975]) == pytest.approx([exponent.low, exponent.high], abs=0.02)
 
