@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from analysis.boundaries.levelset import agreement, level_set
     from analysis.boundaries.surface import fit_boundary, same_slope_test, slope_test
     from analysis.cells import format_table, summary
-    from analysis.claims.base import Claim, Verdict, judge
+    from analysis.claims.base import Claim, Verdict
+    from analysis.claims.family import judge
     from analysis.estimates import Estimate
     from analysis.figures.collapse import collapse_figure
     from analysis.figures.curves import curves
@@ -46,7 +47,8 @@ _MODULES = {
     "boundaries.finite_size": ("fit_finite_size",),
     "boundaries.levelset": ("agreement", "level_set"),
     "boundaries.surface": ("fit_boundary", "same_slope_test", "slope_test"),
-    "claims.base": ("Claim", "Verdict", "judge"),
+    "claims.base": ("Claim", "Verdict"),
+    "claims.family": ("judge",),
     "estimates": ("Estimate",),
     "figures.collapse": ("collapse_figure",),
     "figures.curves": ("curves",),

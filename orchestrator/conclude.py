@@ -33,6 +33,7 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
     1 where trials failed, 130 after an interrupt. Raises UserError where the two files cannot be written.
     """
     import analysis  # here: it brings matplotlib, which the other verbs need not wait for
+    from analysis.claims.family import together
 
     folder, found = Folder.open(results), outcome.survey
     named = shlex.quote(folder.shown)
@@ -47,8 +48,11 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
         for what, name in (("table", "summary.csv"), ("figure", "summary.png")):
             console.print(f"{what:<8} {escape(folder.display(name))}", highlight=False)
         if study.claims and found.finished:
-            for verdict in analysis.judge(study.claims, tables):
+            verdicts = analysis.judge(study.claims, tables)
+            for verdict in verdicts:
                 console.print(f"{verdict.answer:<10}{escape(verdict.claim + _numbers(verdict))}", highlight=False)
+            if said := together(verdicts):
+                console.print(escape(said), highlight=False)
             console.print(escape(f"phasesweep fit {named} says why; phasesweep report {named} shows it"),
                           highlight=False)
     if found.left_out:

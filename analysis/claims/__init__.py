@@ -5,6 +5,7 @@ A study is parsed wherever it is named, so these modules import what fits only w
 
 from __future__ import annotations
 
-from analysis.claims.base import Claim, Verdict, judge, parse_claims
+from analysis.claims.base import Claim, Verdict, parse_claims
+from analysis.claims.family import judge
 
 __all__ = ["Claim", "Verdict", "judge", "parse_claims"]

@@ -9,10 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from analysis.claims.moment import Moment, parse_moment
-from analysis.estimates import Answer, Estimate, Region
+from analysis.estimates import LEVEL, Answer, Estimate, Region
 from trials.errors import UserError, did_you_mean
 from trials.fields import is_number
 from trials.registry import Registry
@@ -25,10 +23,23 @@ Parse = Callable[[Any, str, Collection[str]], Any]  # value, place, known column
 
 
 @dataclass(frozen=True)
+class Family:
+    """A verdict among those on all ``claims`` of its study: the ``verdict`` by intervals at ``level``."""
+
+    claims: int
+    level: float
+    verdict: Answer
+
+    def __str__(self) -> str:
+        return (f"{'undecided' if self.verdict == 'undecided' else 'stands'} among {self.claims} claims (Holm: by "
+                f"intervals at {100 * self.level:.4g}%)")
+
+
+@dataclass(frozen=True)
 class Verdict:
     """``answer`` to ``claim``, from ``estimates`` against ``expected`` numbers; ``about`` says what was fitted and
     ``because`` what decided. ``fit`` is what was fitted (a LawFit, Boundary or Collapse), None where nothing could be;
-    ``rivals`` are other laws fitted to the same rows."""
+    ``rivals`` are other laws fitted to the same rows. ``family`` is what becomes of the answer among other claims."""
 
     claim: str
     about: str
@@ -40,6 +51,7 @@ class Verdict:
     because: str
     fit: Any = field(default=None, repr=False)
     rivals: tuple[Any, ...] = field(default=(), repr=False)
+    family: Family | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; ends and values that are not finite are None."""
@@ -48,7 +60,8 @@ class Verdict:
         estimates = {name: {"value": number(e.value), "low": number(e.low), "high": number(e.high), "level": e.level}
                      for name, e in self.estimates.items()}
         return {"claim": self.claim, "verdict": self.answer, "about": self.about, "estimates": estimates,
-                "expected": dict(self.expected), "n": self.n, "method": self.method, "because": self.because}
+                "expected": dict(self.expected), "n": self.n, "method": self.method, "because": self.because,
+                **({"family": dataclasses.asdict(self.family)} if self.family else {})}
 
 
 def setting(parse: Parse, **default: Any) -> Any:
@@ -180,8 +193,8 @@ class Claim(ABC):
                             f"{{{self.numbers()[0]}: {{above: 0}}}}")
 
     @abstractmethod
-    def verdict(self, tables: Frames) -> Verdict:
-        """Fit and decide. Raises UserError where the results do not have what it takes."""
+    def verdict(self, tables: Frames, level: float = LEVEL) -> Verdict:
+        """Fit and decide by intervals at ``level``. Raises UserError where the results do not have what it takes."""
 
     def decided(self, about: str, estimates: Mapping[str, Estimate], n: int, method: str, fit: Any,
                 notes: Sequence[str] = (), answers: Sequence[Answer] = (), rivals: tuple[Any, ...] = (),
@@ -231,17 +244,3 @@ def _parse(item: Any, place: str, known: Collection[str]) -> Claim:
     claim = cls(**given)
     claim.check(place)
     return claim
-
-
-def judge(claims: Sequence[Claim], tables: Frames) -> list[Verdict]:
-    """A verdict on each claim, in order; one that cannot be fitted is undecided, with the reason."""
-    verdicts = []
-    for claim in claims:
-        try:
-            if claim.hopeless:
-                raise UserError(claim.hopeless)
-            verdicts.append(claim.verdict(tables))
-        except (UserError, np.linalg.LinAlgError) as error:  # the second where an outcome follows from an axis, say
-            verdicts.append(claim.decided("", {name: Estimate(math.nan, math.nan, math.nan) for name in claim.expect},
-                                          0, "", None, [f"not fitted: {error}"], ["undecided"]))
-    return verdicts

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.claims.base import CLAIMS, Claim, Verdict, cell, column, columns, number, setting
-from analysis.estimates import Answer
+from analysis.estimates import LEVEL, Answer
 from analysis.observe import observations, pooled, unmeasured
 from trials.errors import UserError
 from trials.records import COLUMNS
@@ -75,7 +75,7 @@ class BoundaryClaim(Claim):
         return (f"between names two values, such as phases, but {self.boundary} is a measured number, hardly ever "
                 f"exactly {' or '.join(map(str, self.between))}; give above: NUMBER")
 
-    def verdict(self, tables: Frames) -> Verdict:
+    def verdict(self, tables: Frames, level: float = LEVEL) -> Verdict:
         import pandas as pd
 
         from analysis.boundaries.levelset import agreement
@@ -96,7 +96,7 @@ class BoundaryClaim(Claim):
         curved = True if "curvature" in self.expect else None
         log = (bool((rows[x] > 0).all()), bool((rows[y] > 0).all()))
         fit = fit_boundary(rows, self._name, x, y, log=log, given=self.given, cluster="configuration", crossed=crossed,
-                           censored="censored", curved=curved)
+                           censored="censored", curved=curved, level=level)
         about = f"{self._name} over {x} and {y} {self.at}, {fit.scales}"
         if fit.kind == "none":
             return self.decided(about, fit.estimates, fit.n, fit.method, fit, [f"no boundary here: {fit.because}"],

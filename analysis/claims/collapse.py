@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, setting
-from analysis.estimates import UNLIKELY
+from analysis.estimates import LEVEL, UNLIKELY
 from analysis.observe import observations, pooled
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ class CollapseClaim(Claim):
     over: str = setting(column)
     by: str = setting(column)
 
-    def verdict(self, tables: Frames) -> Verdict:
+    def verdict(self, tables: Frames, level: float = LEVEL) -> Verdict:
         from analysis.laws.collapse import collapse
 
         seeds = {"seed"} & set(tables.axes)
         rows = observations(tables, {self.collapse, self.over, self.by, *seeds}, self.at, self.where)
         fit = collapse(rows, self.over, self.collapse, self.by, cluster="configuration",
-                       crossed="seed" if seeds else None)
+                       crossed="seed" if seeds else None, level=level)
         tested = f"p = {fit.p_collapse:.2g}, F test of a shift and a tilt of each {self.by} against one curve"
         notes, doubts = pooled(rows), []
         if math.isnan(fit.p_collapse):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, columns, setting
-from analysis.estimates import Answer
+from analysis.estimates import LEVEL, Answer
 from analysis.laws import forms
 from analysis.observe import observations, pooled
 from trials.errors import UserError
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from analysis.laws.law import LawFit
     from analysis.tables import Frames
 
-EVIDENCE = 20.0  # times likelier than its rivals a law must be to be preferred
 
 
 def a_law(value: Any, place: str, known: Collection[str]) -> str:
@@ -37,9 +36,9 @@ def laws(value: Any, place: str, known: Collection[str]) -> tuple[str, ...]:
     return tuple(a_law(name, place, known) for name in value)
 
 
-def preferred(fit: LawFit, rivals: Sequence[LawFit]) -> tuple[list[Answer], list[str]]:
-    """Whether ``fit`` is EVIDENCE times likelier than the best of its ``rivals`` by AICc (fails if that is so much
-    likelier than it), and how much, in words."""
+def preferred(fit: LawFit, rivals: Sequence[LawFit], level: float) -> tuple[list[Answer], list[str]]:
+    """Whether ``fit`` is 1 / (1 - level) times likelier, 20 at 95%, than the best of its ``rivals`` by AICc (fails if
+    that is so much likelier than it), and how much, in words."""
     from analysis.laws.compare import compare
 
     if not rivals:
@@ -48,7 +47,8 @@ def preferred(fit: LawFit, rivals: Sequence[LawFit]) -> tuple[list[Answer], list
     rival = table.drop(fit.law.name).idxmin()
     ratio = math.exp(min((table[rival] - table[fit.law.name]) / 2, 700.0))
     better = f"{ratio:.3g} times likelier" if ratio >= 1 else f"{1 / max(ratio, 1e-300):.3g} times less likely"
-    answer: Answer = "holds" if ratio >= EVIDENCE else "fails" if ratio <= 1 / EVIDENCE else "undecided"
+    enough = 1 / (1 - level) * (1 - 1e-9)
+    answer: Answer = "holds" if ratio >= enough else "fails" if ratio <= 1 / enough else "undecided"
     return [answer], [f"{fit.law.name} is {better} than {rival}"]
 
 
@@ -87,7 +87,7 @@ class LawClaim(Claim):
         if self.expect or not self.against:
             super().check(place)
 
-    def verdict(self, tables: Frames) -> Verdict:
+    def verdict(self, tables: Frames, level: float = LEVEL) -> Verdict:
         from analysis.laws.adequacy import lack_of_fit
         from analysis.laws.fit import fit_law
 
@@ -95,10 +95,10 @@ class LawClaim(Claim):
         rows, cluster = shared(rows, self.x)
         crossed = "seed" if "seed" in rows else None
         law = forms.law(self.law)
-        fit, *rivals = (fit_law(rows, each, self.x, self.y, cluster=cluster, crossed=crossed)
+        fit, *rivals = (fit_law(rows, each, self.x, self.y, cluster=cluster, crossed=crossed, level=level)
                         for each in (law, *(forms.beside(name, law) for name in self.against)))
         fits = lack_of_fit(fit, rows.get("seed"))
-        answers, notes = preferred(fit, rivals)
+        answers, notes = preferred(fit, rivals, level)
         about = f"{self.y} {self.at} = {fit.law.formula.partition('= ')[2] or fit.law.formula}, x = {', '.join(self.x)}"
         return self.decided(about, fit.estimates, fit.n, fit.method, fit, [*notes, *fits.notes, *pooled(rows)],
                             answers, tuple(rivals), fits.doubts)

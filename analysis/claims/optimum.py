@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, one_of, setting
 from analysis.claims.law import a_law, laws, preferred
+from analysis.estimates import LEVEL
 from analysis.laws import forms
 from analysis.observe import observations, pooled
 
@@ -42,15 +43,16 @@ class _OverAxis(Claim):
     def _rows(self, tables: Frames) -> pd.DataFrame:
         """What to find it in."""
 
-    def verdict(self, tables: Frames) -> Verdict:
+    def verdict(self, tables: Frames, level: float = LEVEL) -> Verdict:
         from analysis.laws.adequacy import lack_of_fit
         from analysis.laws.optimum import fit_optimum
 
         rows = self._rows(tables)
         axis, y, mode, words = self._sought
-        fit, *rivals = (fit_optimum(rows, law, axis, y, self.over, mode=mode) for law in (self.law, *self.against))
+        fit, *rivals = (fit_optimum(rows, law, axis, y, self.over, mode=mode, level=level)
+                        for law in (self.law, *self.against))
         fits = lack_of_fit(fit)
-        answers, notes = preferred(fit, rivals)
+        answers, notes = preferred(fit, rivals, level)
         return self.decided(f"{words} {self.at} = {fit.law.formula.partition('= ')[2]}, x = {self.over}", fit.estimates,
                             len(rows), fit.method, fit, [*notes, *fits.notes, *pooled(rows)], answers, tuple(rivals),
                             fits.doubts)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, region, setting
-from analysis.estimates import Answer, Region
+from analysis.estimates import LEVEL, Answer, Region
 from analysis.observe import absent, observations, phases_in_training
 from analysis.phase_names import PHASES
 from trials.errors import UserError, did_you_mean
@@ -104,17 +104,17 @@ class PhasesClaim(Claim):
         assert isinstance(order, Order)
         return order
 
-    def verdict(self, tables: Frames) -> Verdict:
+    def verdict(self, tables: Frames, level: float = LEVEL) -> Verdict:
         from analysis.laws.walk import walk, walk_in_training
 
         if self.over == "step":
             rows = observations(tables, {"phase"}, self.at, {**self.where, "layer": (self.phases,)})
             rows = phases_in_training(tables, self.phases).merge(rows[["trial_id", "configuration"]], on="trial_id")
-            fit, moment = walk_in_training(rows, self.order.phases), "in training"
+            fit, moment = walk_in_training(rows, self.order.phases, level=level), "in training"
         else:
             rows = observations(tables, {"phase", "because", self.over}, self.at,
                                 {**self.where, "layer": (self.phases,)})
-            fit, moment = walk(rows, self.over, self.order.phases), str(self.at)
+            fit, moment = walk(rows, self.over, self.order.phases, level=level), str(self.at)
         answers, notes = self._others(fit, rows)
         return self.decided(f"phase of {self.phases} {moment} over {self.over}", fit.estimates, fit.n, fit.method, fit,
                             [f"{self.over}: {fit}", *notes, *absent(tables, rows, self.over)], answers)

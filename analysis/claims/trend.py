@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, setting
+from analysis.estimates import LEVEL
 from analysis.observe import absent, observations, pooled
 from trials.errors import UserError
 
@@ -28,10 +29,10 @@ class TrendClaim(Claim):
             raise UserError(f"{place}.trend: a phase is no number; claim the order of phases by phases: LAYER, over: "
                             f"{self.over}, expect: {{order: [...]}}")
 
-    def verdict(self, tables: Frames) -> Verdict:
+    def verdict(self, tables: Frames, level: float = LEVEL) -> Verdict:
         from analysis.laws.trend import trend
 
         rows = observations(tables, {self.trend, self.over}, self.at, self.where)
-        fit = trend(rows, self.over, self.trend)
+        fit = trend(rows, self.over, self.trend, level=level)
         return self.decided(f"{self.trend} {self.at} over {self.over}", fit.estimates, len(rows), fit.method, fit,
                             [*absent(tables, rows, self.over), *pooled(rows)])

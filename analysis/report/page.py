@@ -21,6 +21,7 @@ import pandas as pd
 
 from analysis.cells import STATUSES
 from analysis.claims import Verdict
+from analysis.claims.family import together
 from analysis.estimates import Answer, Estimate
 from analysis.report.data import page_data, plain
 from analysis.report.pictures import Picture
@@ -115,7 +116,8 @@ def _head(about: About, trials: pd.DataFrame, verdicts: Sequence[Verdict]) -> Ht
     trials_here = f"{len(trials):,} trials: {', '.join(counts)}"
     return tag("div", tag("p", about.name, class_="name"), tag("h1", about.question or about.name),
                tag("p", *source, "; ".join(filter(None, (trials_here, about.left_out))), class_="counts"),
-               *([tag("p", *answers, class_="answers")] if answers else []))
+               *([tag("p", *answers, class_="answers")] if answers else []),
+               *([tag("p", said, class_="counts")] if (said := together(verdicts)) else []))
 
 
 def _verdicts(verdicts: Sequence[Verdict], of_claims: Sequence[Picture | None]) -> list[Html]:
@@ -149,6 +151,8 @@ def _verdict(verdict: Verdict, picture: Picture | None) -> Html:
     numbers = [tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows))] if rows else []
     details = ([tag("p", verdict.about, class_="about")] if verdict.about else []) + [
         tag("p", f"n = {verdict.n:,}", f"; {verdict.method}" if verdict.method else "", class_="method")]
+    if verdict.family and verdict.answer != "undecided":
+        details.append(tag("p", str(verdict.family), class_="method"))
     words = tag("div", tag("p", verdict.because, class_="because"), *numbers, *details, class_="words")
     inside = tag("div", words, *([_figure(picture)] if picture else []), class_="why")
     return tag("details", line, inside, class_=f"verdict {verdict.answer}")

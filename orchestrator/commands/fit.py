@@ -39,6 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace, console: Console) -> int:
     """Print the verdicts."""
     from analysis.claims import judge  # here: what fits brings scipy
+    from analysis.claims.family import together
 
     with common.looking(args) as (study, results):
         if not study.claims:
@@ -52,6 +53,8 @@ def main(args: argparse.Namespace, console: Console) -> int:
                          indent=2, ensure_ascii=False))
         return 0
     show(verdicts, console)
+    if said := together(verdicts):
+        console.print(said, highlight=False)
     if found.left_out:
         console.print(found.left_out, style="yellow", highlight=False)
     return 0
@@ -64,6 +67,8 @@ def show(verdicts: Sequence[Verdict], console: Console) -> None:
         lines = [verdict.because]
         if verdict.fit is not None:
             lines.append(f"{verdict.about}; n = {verdict.n:,}; {verdict.method}")
+        if verdict.family and verdict.answer != "undecided":
+            lines.append(str(verdict.family))
         for line in lines:
             console.print(Text(textwrap.fill(line, console.width - 10, initial_indent=" " * 10,
                                              subsequent_indent=" " * 10)))
