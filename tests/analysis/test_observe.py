@@ -88,6 +88,13 @@ def test_numbers_at_a_training_loss_are_interpolated(study: Study) -> None:
         [loss, -1 + 9 / 3, -1 + 6 / 3, 10 * 100 ** (1 / 3)])
     assert found.loc["b", ["train_loss", "stable_rank", "step"]].tolist() == [0.1, -1.0, 0]  # below from the start
 
+
+def test_interpolated_numbers_are_one_frame(study: Study) -> None:
+    """pandas warns of frames that are put together column by column, and warnings are errors here."""
+    with_losses(study)
+    assert len(observations(load(study.root), known_columns(()), Moment(train_loss=0.8))) == 4
+
+
 def test_a_moment_that_no_trial_was_measured_at(study: Study) -> None:
     with_losses(study)
     for moment in (Moment(step=60), Moment(train_loss=0.01)):
