@@ -20,7 +20,7 @@ from rich.text import Text
 from cluster.errors import ClusterError
 from orchestrator import streams
 from orchestrator.exits import no_exit
-from orchestrator.signals import Interrupted, interrupt
+from orchestrator.signals import came, interrupt
 from orchestrator.version import VERSION
 
 # Only the module of the verb that is asked for is imported: together they bring torch, Ray and matplotlib.
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         complain(str(error))
         return BAD_INPUT
     except KeyboardInterrupt as error:
-        if isinstance(error, Interrupted) or signal.getsignal(signal.SIGTERM) is not interrupt:
+        if came() or signal.getsignal(signal.SIGTERM) is not interrupt:
             return INTERRUPTED
         complain(f"{describe(error)}: code has raised it, no signal came; let it raise another exception")
         return BAD_INPUT

@@ -12,8 +12,17 @@ class Interrupted(KeyboardInterrupt):
     """What a signal raises, and no code of a user's."""
 
 
+_came = threading.Event()
+
+
+def came() -> bool:
+    """Whether a signal has come in this process. Ray raises a KeyboardInterrupt of its own where one interrupts it."""
+    return _came.is_set()
+
+
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Handler of the signals that end a command at once."""
+    _came.set()
     raise Interrupted
 
 
@@ -42,6 +51,7 @@ class Signals:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        _came.set()
         signal.alarm(0)  # of Ray's handler, which would abort us three seconds after a SIGTERM
         if self.caught is not None:
             raise Interrupted
