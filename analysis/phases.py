@@ -49,7 +49,7 @@ import torch
 from numpy.typing import NDArray
 
 from analysis.phase_names import PHASES
-from trials.errors import UserError, did_you_mean
+from trials.errors import no_column
 from trials.spectra.alpha import LEAST_P, LEAST_RATIO
 from trials.spectra.bulk import misplaced_by_noise
 
@@ -109,7 +109,7 @@ def order_parameters(layers: pd.DataFrame) -> pd.DataFrame:
     """The four order parameters of each row, with the frame's index; NaN where what they are made of is null."""
     for name in NEEDED:
         if name not in layers:
-            raise UserError(f"phases: no column called {name!r}; {did_you_mean(name, map(str, layers.columns))}")
+            raise no_column("phases", name, layers.columns)
     cols, hard, delta, spikes, distance = (
         layers[name].astype(float) for name in ("cols", "hard_rank", "delta_rank", "n_spikes", "mp_distance"))
     left = cols - spikes

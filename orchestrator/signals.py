@@ -7,28 +7,23 @@ import threading
 from types import FrameType
 from typing import Any
 
-
-class Interrupted(KeyboardInterrupt):
-    """What a signal raises, and no code of a user's."""
-
-
 _came = threading.Event()
 
 
 def came() -> bool:
-    """Whether a signal has come in this process. Ray raises a KeyboardInterrupt of its own where one interrupts it."""
+    """Whether a signal has come in this process; if none has, a KeyboardInterrupt is one that some code has raised."""
     return _came.is_set()
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Handler of the signals that end a command at once."""
     _came.set()
-    raise Interrupted
+    raise KeyboardInterrupt
 
 
 class Signals:
     """In a ``with`` block, SIGINT, SIGTERM and SIGHUP (of a terminal that is closed) are kept in ``caught``; a second
-    one raises Interrupted."""
+    one is a KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.caught: signal.Signals | None = None
@@ -54,5 +49,5 @@ class Signals:
         _came.set()
         signal.alarm(0)  # of Ray's handler, which would abort us three seconds after a SIGTERM
         if self.caught is not None:
-            raise Interrupted
+            raise KeyboardInterrupt
         self.caught = signal.Signals(number)

@@ -46,6 +46,11 @@ def without_secrets(text: str) -> str:
     return _CREDENTIALS.sub("***@", text)
 
 
+def no_column(place: str, name: object, columns: Iterable[object]) -> UserError:
+    """That a table has no column of this name, and which is nearest to it."""
+    return UserError(f"{place}: no column called {name!r}; {did_you_mean(name, map(str, columns))}")
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` for the nearest known name, else the list of what there is."""
     names = sorted(known)

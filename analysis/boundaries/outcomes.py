@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.boundaries.firth import firth
 from analysis.figures.style import is_numeric
-from trials.errors import UserError, did_you_mean
+from trials.errors import UserError, no_column
 
 Array = npt.NDArray[np.float64]
 LEAST_POINTS = 6  # distinct (x, y): twice the coefficients of a straight boundary
@@ -27,7 +27,7 @@ def outcome_table(data: pd.DataFrame, outcome: str, axes: Sequence[str], cluster
             raise UserError(f"{place}: {name} cannot be given as well; leave it out of given")
     for name in (outcome, *axes, *others, *(extra for extra in (cluster, censored) if extra)):
         if name not in data:
-            raise UserError(f"{place}: no column called {name!r}; {did_you_mean(name, map(str, data.columns))}")
+            raise no_column(place, name, data.columns)
     data = data.reset_index(drop=True)  # an index may repeat itself, as that of tables put together
     left_out = data[censored].astype(bool) if censored else pd.Series(False, data.index)
     table = pd.DataFrame({name: data[name] for name in (*axes, *others)})

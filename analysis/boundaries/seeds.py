@@ -17,15 +17,16 @@ import pandas as pd
 from scipy.stats import t as student
 
 from analysis.boundaries.firth import Firth
+from analysis.boundaries.outcomes import LEAST_POINTS
 
 Array = npt.NDArray[np.float64]
 MOST_GROUPS = 12  # more seeds are dealt into so many groups, each of which counts as one
-LEAST_POINTS = 6  # of a seed that has a location of its own; others are dealt to those that have
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """``codes`` (n,) from 0 to ``groups`` - 1 of rows; ``count`` is the number of seeds."""
+    """``codes`` (n,) from 0 to ``groups`` - 1 of rows; ``count`` is the number of seeds. Those at fewer points than a
+    boundary takes have no location of their own, and are dealt to those that have."""
 
     codes: npt.NDArray[np.intp]
     groups: int

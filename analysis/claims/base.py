@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from analysis.claims.moment import Moment, parse_moment
 from analysis.estimates import LEVEL, Answer, Estimate, Region
-from trials.errors import UserError, did_you_mean
+from trials.errors import UserError, did_you_mean, no_column
 from trials.fields import is_number
 from trials.registry import Registry
 
@@ -72,7 +72,7 @@ def setting(parse: Parse, **default: Any) -> Any:
 def column(value: Any, place: str, known: Collection[str]) -> str:
     """A column of the results; ``known`` may map other names that it goes by to its own."""
     if not isinstance(value, str) or value not in known:
-        raise UserError(f"{place}: no column called {value!r}; {did_you_mean(value, known)}")
+        raise no_column(place, value, known)
     return known[value] if isinstance(known, Mapping) else value
 
 

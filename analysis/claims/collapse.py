@@ -30,10 +30,9 @@ class CollapseClaim(Claim):
     def verdict(self, tables: Frames, level: float = LEVEL) -> Verdict:
         from analysis.laws.collapse import collapse
 
-        seeds = {"seed"} & set(tables.axes)
-        rows = observations(tables, {self.collapse, self.over, self.by, *seeds}, self.at, self.where)
+        rows = observations(tables, {self.collapse, self.over, self.by}, self.at, self.where)
         fit = collapse(rows, self.over, self.collapse, self.by, cluster="configuration",
-                       crossed="seed" if seeds else None, level=level)
+                       crossed="seed" if "seed" in rows else None, level=level)
         tested = f"p = {fit.p_collapse:.2g}, F test of a shift and a tilt of each {self.by} against one curve"
         notes, doubts = pooled(rows), []
         if math.isnan(fit.p_collapse):

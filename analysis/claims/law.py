@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from analysis.laws.law import LawFit
     from analysis.tables import Frames
 
-
-
 def a_law(value: Any, place: str, known: Collection[str]) -> str:
     """The name of a law."""
     try:

@@ -35,7 +35,7 @@ from analysis.figures.style import (
 )
 from analysis.phases import PHASES
 from analysis.selection import Where, said, select_rows
-from trials.errors import UserError, did_you_mean
+from trials.errors import UserError, no_column
 
 Array = npt.NDArray[np.float64]
 NONE = "none"  # what a trial without a value is called
@@ -55,7 +55,7 @@ def phase_map(rows: pd.DataFrame, x: str, y: str, value: str, boundary: Boundary
     rows = select_rows(rows, where, "phase map")
     for name in (x, y, value):
         if name not in rows:
-            raise UserError(f"phase map: no column called {name!r}; {did_you_mean(name, map(str, rows.columns))}")
+            raise no_column("phase map", name, rows.columns)
     if boundary is not None and (boundary.x, boundary.y) != (x, y):
         raise UserError(f"phase map of {x} and {y}: the boundary is over {boundary.x} and {boundary.y}; "
                         "fit one over the same axes")

@@ -18,8 +18,9 @@ from scipy.special import fdtrc
 
 from analysis.estimates import UNLIKELY
 from analysis.laws.brackets import allowed
+from analysis.laws.crossed import Seeds
 from analysis.laws.intervals import Problem
-from analysis.laws.law import Array, LawFit
+from analysis.laws.law import Array, LawFit, without
 
 MOST = 3  # shapes beyond the law that are tried
 ROUNDING = 1e-9  # relative to the numbers: a misfit of less is none
@@ -70,7 +71,7 @@ def lack_of_fit(fit: LawFit, crossed: pd.Series | None = None) -> Adequacy:
     if free < 2:
         return Adequacy(np.nan, f"{len(cells)} values of {over} are too few to test whether {fit.law.name} fits")
     bend = _bend(cells, slopes, int(np.clip(free // 3, 1, MOST)))
-    residual = means - slopes @ (slopes.T @ means)
+    residual = without(means, slopes)
     scale = float(np.abs(y).max()) + 1.0
     if np.abs(residual).max() < ROUNDING * scale:
         return Adequacy(1.0, f"{fit.law.name} fits: to rounding")
@@ -96,14 +97,12 @@ def shifts(values: Array, settings: npt.NDArray[np.intp], crossed: npt.NDArray[n
     """What the seed (codes) of each row does to all settings (codes) alike, by least squares of both, about the mean
     seed, (n,). Nothing where every setting has the same seeds, for then means are of the same, nor where no setting
     shares any."""
+    seeds = None if crossed.min() < 0 else Seeds.of(crossed, settings)
     both = pd.crosstab(settings, crossed).to_numpy()
-    if crossed.min() < 0 or both.shape[1] < 2 or (both == both[:, :1]).all():
+    if seeds is None or (both == both[:, :1]).all():
         return np.zeros(len(values))
-    seeds = np.eye(both.shape[1])[crossed]
-    seeds = seeds[:, 1:] - seeds[:, :1]  # sum to zero
-    *within, rest = (each - setting_means(each, settings)[settings] for each in (*seeds.T, values))
-    shift, _, rank, _ = np.linalg.lstsq(np.column_stack(within), rest, rcond=1e-9)
-    return np.asarray(seeds @ shift) if rank == seeds.shape[1] else np.zeros(len(values))
+    *within, rest = (each - setting_means(each, settings)[settings] for each in (*seeds.basis.T, values))
+    return np.asarray(seeds.basis @ np.linalg.lstsq(np.column_stack(within), rest, rcond=1e-9)[0])
 
 
 def _orthonormal(columns: Array) -> Array:

@@ -17,7 +17,7 @@ from analysis.laws.adequacy import setting_means, shifts
 from analysis.laws.fit import numbers
 from analysis.laws.intervals import chance, reach
 from analysis.laws.law import Array
-from trials.errors import UserError, did_you_mean
+from trials.errors import UserError, no_column
 
 SIZES = (2, 3, 4, 5, 6, 7, 8)  # coefficients of the master curve: up to 4 a polynomial, then a cubic spline
 OVERLAP = 0.3  # neighbouring curves are compared only while they share this part of the shorter one
@@ -128,7 +128,7 @@ def collapse(data: pd.DataFrame, x: str, y: str, scale: str, *, scale_y: bool = 
     if scale_y and not log_y:
         raise UserError("collapse: a power of the scale is divided out of ln y; leave out log_y=False or scale_y")
     if crossed is not None and crossed not in data:
-        raise UserError(f"collapse: no column called {crossed!r}; {did_you_mean(crossed, map(str, data.columns))}")
+        raise no_column("collapse", crossed, data.columns)
     data = data.reset_index(drop=True)
     rows, codes = numbers(data, (x, y, scale), "collapse", cluster)
     for name in (x, scale, y)[:3 if log_y else 2]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy.special import fdtrc
 
 from analysis.laws.intervals import Chance
-from analysis.laws.law import Array
+from analysis.laws.law import Array, without
 
 Codes = npt.NDArray[np.intp]
 DIFFER = 0.2  # seeds may differ in a coordinate where chance does this rarely: missed differences cost coverage
@@ -50,7 +50,7 @@ class Seeds:
 
     def free(self, values: Array) -> Array:
         """``values`` (..., n) without what seeds shift in them."""
-        return np.asarray(values - (values @ self.basis) @ self.basis.T)
+        return without(values, self.basis)
 
     def shifts(self, residual: Array) -> Array:
         """(S,): how far each seed's rows lie from the law, where ``residual`` (n,) has their shifts in it."""
@@ -137,7 +137,7 @@ class _Cells:
         u, singular, _ = np.linalg.svd(design, full_matrices=False)
         basis = u[:, singular > 1e-9 * singular[0]]
         means = np.bincount(rows, residual) / number
-        left = means - basis @ (basis.T @ means)
+        left = without(means, basis)
         return _Cells(codes, rows, left, float(left @ left) / dof, dof, float(np.mean(1 / np.bincount(codes))), basis)
 
     def between(self, influence: Array) -> Iterator[tuple[Array, float, float]]:
@@ -149,7 +149,7 @@ class _Cells:
         for row in influence:
             weights = np.eye(count)[self.seeds].T * np.bincount(self.rows, row)
             own = weights @ self.left
-            free = weights - (weights @ self.absorbed) @ self.absorbed.T
+            free = without(weights, self.absorbed)
             chance = self.noise * float((free**2).sum())
             p = 1.0
             if chance > 1e-12 * max(float((weights**2).sum()) * self.noise, 1e-300):

@@ -17,7 +17,7 @@ from analysis.laws.crossed import Carried, Seeds, carry
 from analysis.laws.intervals import Chance, Problem, chance, draws, profile
 from analysis.laws.law import Array, Law, LawFit
 from analysis.observe import unmeasured
-from trials.errors import UserError, did_you_mean
+from trials.errors import UserError, no_column
 
 DRAWS = 400  # for bands
 REFITS = 1000  # for the bootstrap's intervals
@@ -48,22 +48,18 @@ def fit_law(data: pd.DataFrame, law: str | Law, x: str | Sequence[str], y: str, 
     if len(inputs) != chosen.inputs:
         raise UserError(f"{chosen.name}: expected {chosen.inputs} columns for x, got {len(inputs)}")
     rows, codes = numbers(data, (*inputs, y), chosen.name, cluster)
-    problem = pose(rows, chosen, inputs, y)
-    target = problem.target
+    problem = alone = pose(rows, chosen, inputs, y)  # with the shifts of seeds in it
     best, squares = solve(problem)
     seeds = _seeds(data, rows, inputs, codes, crossed, chosen.name)
     if seeds is not None:
-        problem = replace(problem, target=seeds.free(target), absorbed=seeds.basis)
+        problem = replace(alone, target=seeds.free(alone.target), absorbed=seeds.basis)
         points, sums = problem.minimum(best[None], problem.target[None])
         best, squares = points[0], float(sums[0])
-    residual = problem.target - problem.fitted(best[None])[0]
-    jacobian = problem.jacobian(best[None])[0]
-    known = own = chance(jacobian, residual, codes, problem.absorbed)
-    carried = None
-    if seeds is not None:
-        plain = replace(problem, absorbed=None)
-        carried = carry(own, plain.jacobian(best[None])[0], target - plain.fitted(best[None])[0], seeds)
-        known = carried.known
+    shifted, slopes = alone.target - alone.fitted(best[None])[0], alone.jacobian(best[None])[0]
+    residual, jacobian = (seeds.free(shifted), seeds.free(slopes.T).T) if seeds else (shifted, slopes)
+    own = chance(jacobian, residual, codes, problem.absorbed)
+    carried = carry(own, slopes, shifted, seeds) if seeds else None
+    known = carried.known if carried else own
     shared = carried.noise if carried else None
     ends = profile(problem, best, squares, known, level)
     wald = best[:, None] + np.outer(known.critical(level) * known.se, (-1, 1))
@@ -79,13 +75,13 @@ def fit_law(data: pd.DataFrame, law: str | Law, x: str | Sequence[str], y: str, 
     low, high = problem.parameters(ends.T)
     estimates = {name: Estimate(float(value), float(below), float(above), level) for name, value, below, above
                  in zip(chosen.parameters, problem.parameters(best), low, high, strict=True)}
-    fitted = np.exp(target - residual) if chosen.log else target - residual
+    fitted = np.exp(alone.target - residual) if chosen.log else alone.target - residual
     used = rows.assign(fitted=fitted, residual=residual, leverage=known.leverage,
                        cluster=np.arange(len(rows)) if codes is None else codes)
     taken = len(best) + (seeds.count - 1 if seeds else 0)
     how = _how(method, known, cluster, codes, len(data) - len(rows))
     return LawFit(chosen, inputs, y, estimates, used, float(np.sqrt(squares / (len(rows) - taken))),
-                  aicc(replace(problem, target=target), residual, taken, codes if cluster else None),
+                  aicc(alone, residual, taken, codes if cluster else None),
                   problem.parameters(near), how + (_of_seeds(data, crossed, carried, chosen) if crossed else ""))
 
 
@@ -95,7 +91,7 @@ def _seeds(data: pd.DataFrame, rows: pd.DataFrame, x: Sequence[str], cluster: np
     if crossed is None:
         return None
     if crossed not in data:
-        raise UserError(f"{place}: no column called {crossed!r}; {did_you_mean(crossed, map(str, data.columns))}")
+        raise no_column(place, crossed, data.columns)
     codes = pd.factorize(data.loc[rows.index, crossed])[0]
     if codes.min() < 0:
         raise UserError(f"{place}: column {crossed!r} has missing values; leave these rows out")
@@ -128,7 +124,7 @@ def numbers(data: pd.DataFrame, columns: Sequence[str], place: str, cluster: str
     """
     for name in (*columns, *([cluster] if cluster else [])):
         if name not in data:
-            raise UserError(f"{place}: no column called {name!r}; {did_you_mean(name, map(str, data.columns))}")
+            raise no_column(place, name, data.columns)
         if columns.count(name) > 1:
             raise UserError(f"{place}: column {name!r} is named twice; give different ones")
     for name in columns:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import stdtrit
 
-from analysis.laws.law import Array, Law
+from analysis.laws.law import Array, Law, without
 
 # An interval of a log law that reaches a factor e^50 (21 decades), or an exponent of 50 more, is open.
 FAR = 50.0
@@ -53,8 +53,8 @@ class Problem:
         with np.errstate(all="ignore"):
             rows = np.array([self.law.predict(each, self.x) for each in self.parameters(points)])
             rows = np.log(rows) if self.law.log else rows
-        rows = np.nan_to_num(rows, nan=NO_NUMBER, posinf=NO_NUMBER, neginf=-NO_NUMBER)
-        return np.asarray(rows if self.absorbed is None else rows - (rows @ self.absorbed) @ self.absorbed.T)
+        rows = np.asarray(np.nan_to_num(rows, nan=NO_NUMBER, posinf=NO_NUMBER, neginf=-NO_NUMBER))
+        return rows if self.absorbed is None else without(rows, self.absorbed)
 
     def jacobian(self, points: Array) -> Array:
         """Derivatives of ``fitted``, (R, n, P), by central differences."""
@@ -252,7 +252,7 @@ def draws(problem: Problem, best: Array, known: Chance, cluster: npt.NDArray[np.
     if shared is not None:
         noise = noise + shared(rng, number)
         if problem.absorbed is not None:
-            noise = noise - (noise @ problem.absorbed) @ problem.absorbed.T
+            noise = without(noise, problem.absorbed)
     near = np.asarray(best + noise @ known.influence.T)
     if linear:
         return near

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 
 
+def without(values: Array, basis: Array) -> Array:
+    """``values`` (..., n) less their part in what an orthonormal ``basis`` (n, q) spans."""
+    return np.asarray(values - (values @ basis) @ basis.T)
+
+
 @dataclass(frozen=True)
 class Law:
     """y as a function of one or more inputs, up to parameters.
