@@ -47,6 +47,7 @@ def fit_law(data: pd.DataFrame, law: str | Law, x: str | Sequence[str], y: str, 
     inputs = (x,) if isinstance(x, str) else tuple(x)
     if len(inputs) != chosen.inputs:
         raise UserError(f"{chosen.name}: expected {chosen.inputs} columns for x, got {len(inputs)}")
+    index, data = data.index, data.reset_index(drop=True)  # it may repeat itself, as that of tables put together
     rows, codes = numbers(data, (*inputs, y), chosen.name, cluster)
     problem = alone = pose(rows, chosen, inputs, y)  # with the shifts of seeds in it
     best, squares = solve(problem)
@@ -77,7 +78,7 @@ def fit_law(data: pd.DataFrame, law: str | Law, x: str | Sequence[str], y: str, 
                  in zip(chosen.parameters, problem.parameters(best), low, high, strict=True)}
     fitted = np.exp(alone.target - residual) if chosen.log else alone.target - residual
     used = rows.assign(fitted=fitted, residual=residual, leverage=known.leverage,
-                       cluster=np.arange(len(rows)) if codes is None else codes)
+                       cluster=np.arange(len(rows)) if codes is None else codes).set_axis(index[rows.index])
     taken = len(best) + (seeds.count - 1 if seeds else 0)
     how = _how(method, known, cluster, codes, len(data) - len(rows))
     return LawFit(chosen, inputs, y, estimates, used, float(np.sqrt(squares / (len(rows) - taken))),

@@ -101,6 +101,13 @@ def test_seeds_that_share_no_setting_are_not_crossed():
     assert one.method.endswith("of one seed alone: another may shift it")
 
 
+def test_an_index_that_repeats_itself_is_that_of_the_rows_used():
+    data = sweep(np.random.default_rng(6))
+    twice = data.set_axis([*range(12), *range(12)])
+    one, other = (fit_law(each, "power", "x", "y", crossed="seed") for each in (data, twice))
+    assert one.estimates == other.estimates and other.data.index.equals(twice.index)
+
+
 def test_bad_columns_of_seeds_have_one_line():
     data = sweep(np.random.default_rng(6))
     with pytest.raises(UserError, match="power: no column called 'sede'"):
