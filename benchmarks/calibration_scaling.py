@@ -36,7 +36,13 @@ def equal_compute(budgets: int, each: int) -> tuple[Array, Array]:
     return n, compute / (6 * n)
 
 
-def loss_scaling(rng: np.random.Generator, design: tuple[Array, Array], noise: float) -> dict[str, Estimate]:
+def uneven(amounts: Array, low: float, high: float) -> Array:
+    """A noise from ``low`` at the least amount to ``high`` at the largest, (n,)."""
+    share = np.log(amounts / amounts.min()) / np.log(amounts.max() / amounts.min())
+    return np.asarray(low * (high / low) ** share)
+
+
+def loss_scaling(rng: np.random.Generator, design: tuple[Array, Array], noise: float | Array) -> dict[str, Estimate]:
     """Estimates from one table of losses."""
     n, d = design
     e, a, alpha, b, beta = LOSS.values()
@@ -93,6 +99,11 @@ def main() -> None:
                                    ("6 budgets of 7 sizes", equal_compute(6, 7), 0.02)):
         line("loss scaling", f"{setting}, noise {noise:.1%}", partial(loss_scaling, design=design, noise=noise),
              exponents)
+    for setting, design, along in (("10 x 10 grid", grid(10), 0), ("10 x 10 grid", grid(10), 1),
+                                   ("9 budgets of 25 sizes", equal_compute(9, 25), 0),
+                                   ("9 budgets of 25 sizes", equal_compute(9, 25), 1)):
+        line("loss scaling", f"{setting}, noise 5% to 0.3% along {'nd'[along]}",
+             partial(loss_scaling, design=design, noise=uneven(design[along], 0.05, 0.003)), exponents)
     for sizes, rates, seeds, skewed, noise in ((8, 12, 1, False, 0.01), (6, 9, 3, False, 0.04), (8, 12, 5, True, 0.01),
                                                (6, 9, 3, True, 0.04)):
         shape = "skewed" if skewed else "parabola"

@@ -11,6 +11,7 @@ from scipy import optimize, special, stats
 
 from analysis.laws.compare import compare
 from analysis.laws.fit import fit_law
+from analysis.laws.huber import Huber
 from analysis.laws.scaling import LOSS_SCALING, SIZE_SCALING, crossover, fit_scaling
 from trials.errors import UserError
 
@@ -95,6 +96,39 @@ def test_intervals_and_draws_hold_the_truth():
             held += fit.estimates[name].covers(TRUTH[place])
             drawn += bool(low[place] <= TRUTH[place] <= high[place])
     assert 70 <= held < 80 and drawn >= 70
+
+
+def uneven(seed, noise=0.003):
+    """225 runs at nine budgets of compute; losses scatter twenty times as much at the least d as at the largest."""
+    compute = np.repeat(np.geomspace(6e17, 6e21, 9), 25)
+    n = np.sqrt(compute / 120) * np.tile(np.geomspace(1 / 6, 6, 25), 9)
+    d = compute / (6 * n)
+    spread = noise * np.exp(3 * np.log(d.max() / d) / np.log(d.max() / d.min()))
+    noises = np.exp(spread * np.random.default_rng(seed).normal(size=len(n)))
+    return pd.DataFrame({"n": n, "d": d, "loss": (1.69 + 406.4 * n**-0.34 + 410.7 * d**-0.28) * noises})
+
+
+def test_intervals_are_as_wide_as_estimates_scatter_where_some_regions_are_noisier():
+    """The profile of the loss, which takes errors for alike, gives 0.7 of it."""
+    scatter, start = [], logged(TRUTH)[None]
+    for seed in range(150):
+        data = uneven(seed)
+        loss = Huber(data[["n", "d"]].to_numpy(), np.log(data["loss"].to_numpy()), 1e-3)
+        scatter.append(loss.minimize(start, np.ones_like(start, dtype=bool))[0][0, 4])
+    widths = [fit_scaling(uneven(seed), "loss", "n", "d").estimates["d_exponent"] for seed in range(200, 205)]
+    assert 0.85 < np.mean([each.high - each.low for each in widths]) / (2 * 1.96 * np.std(scatter)) < 1.3
+
+
+def test_few_rows_that_sway_a_fit_are_said():
+    """Least squares; the Huber loss shrugs off as many on this grid."""
+    data = grid(12, 0.005)
+    fit = fit_scaling(data, "loss", "n", "d", delta=math.inf)
+    data.loc[data["d"].nsmallest(3).index, "loss"] *= 1.5
+    swayed = fit_scaling(data, "loss", "n", "d", delta=math.inf)
+    assert "swayed by 3 of 144 rows, far from the law: without, " in swayed.method
+    said = float(swayed.method.split("d_exponent ")[1].split(",")[0])
+    assert abs(said - fit.estimates["d_exponent"].value) < 0.3 * abs(said - swayed.estimates["d_exponent"].value)
+    assert "swayed" not in fit.method + fit_scaling(data, "loss", "n", "d").method
 
 
 def test_a_band_and_an_extrapolation():
