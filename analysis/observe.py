@@ -49,7 +49,7 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     At a training loss numbers are interpolated between the two measured steps about it, and phases follow from
     interpolated order parameters.
 
-    Trials without such a moment are left out; ``absent`` says which.
+    Trials without such a moment are left out; ``attrs["absent"]`` has their ids.
 
     Numbers measured after a divergence are no results: such trials are left out unless ``diverged`` is asked for.
     Raises UserError where nothing is left, or was measured then, or several layers are.
@@ -134,19 +134,6 @@ def unmeasured(rows: pd.DataFrame, columns: Iterable[str]) -> str:
     empty = [name for name in columns if len(rows) and rows[name].isna().all()]
     return "; ".join(f"{name} is null in all {len(rows):,} rows" + (
         f", it takes measure.{MEASURED_BY[name]}: last or log" if name in MEASURED_BY else "") for name in empty)
-
-
-def absent(tables: Frames, rows: pd.DataFrame, over: str) -> list[str]:
-    """What to say of trials that ``observations`` left out, since they never got to the moment or were not measured
-    near it: how many, and at which values of ``over``; nothing where there are none."""
-    ids = rows.attrs.get("absent", ())
-    if not ids:
-        return []
-    said = f"{len(ids)} trials left out that were never there"
-    if over not in tables.trials:
-        return [said]
-    counts = tables.trials.loc[tables.trials["trial_id"].isin(ids), over].value_counts().sort_index()
-    return [f"{said}: {over} {', '.join(f'{value} ({count})' for value, count in counts.items())}"]
 
 
 def named(wanted: Any, among: Iterable[Any]) -> list[Any]:

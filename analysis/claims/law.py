@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from analysis.claims import absent
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, columns, setting
 from analysis.estimates import LEVEL, Answer
 from analysis.laws import forms
@@ -16,7 +17,7 @@ from trials.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.laws.law import LawFit
+    from analysis.laws.law import Law, LawFit
     from analysis.tables import Frames
 
 def a_law(value: Any, place: str, known: Collection[str]) -> str:
@@ -90,13 +91,19 @@ class LawClaim(Claim):
         from analysis.laws.fit import fit_law
 
         rows = observations(tables, {self.y, *self.x}, self.at, self.where)
-        rows, cluster = shared(rows, self.x)
         crossed = "seed" if "seed" in rows else None
+
+        def fitted(rows: pd.DataFrame, law: Law) -> LawFit:
+            rows, cluster = shared(rows, self.x)
+            return fit_law(rows, law, self.x, self.y, cluster=cluster, crossed=crossed, level=level)
+
         law = forms.law(self.law)
-        fit, *rivals = (fit_law(rows, each, self.x, self.y, cluster=cluster, crossed=crossed, level=level)
-                        for each in (law, *(forms.beside(name, law) for name in self.against)))
+        fit, *rivals = (fitted(rows, each) for each in (law, *(forms.beside(name, law) for name in self.against)))
         fits = lack_of_fit(fit, rows.get("seed"))
+        carried = absent.doubts(tables, rows, self.y, absent.extremes(rows[self.y]), self.expect, fit.estimates,
+                                lambda rows: fitted(rows, law).estimates)
         answers, notes = preferred(fit, rivals, level)
+        notes = [*notes, *fits.notes, *absent.said(tables, rows, self.x[0]), *pooled(rows)]
         about = f"{self.y} {self.at} = {fit.law.formula.partition('= ')[2] or fit.law.formula}, x = {', '.join(self.x)}"
-        return self.decided(about, fit.estimates, fit.n, fit.method, fit, [*notes, *fits.notes, *pooled(rows)],
-                            answers, tuple(rivals), fits.doubts)
+        return self.decided(about, fit.estimates, fit.n, fit.method, fit, notes, answers, tuple(rivals),
+                            [*fits.doubts, *carried])

@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from analysis.claims import absent
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, region, setting
 from analysis.estimates import LEVEL, Answer, Region
-from analysis.observe import absent, observations, phases_in_training
+from analysis.observe import observations, phases_in_training
 from analysis.phase_names import PHASES
 from trials.errors import UserError, did_you_mean
 
@@ -107,6 +108,7 @@ class PhasesClaim(Claim):
     def verdict(self, tables: Frames, level: float = LEVEL) -> Verdict:
         from analysis.laws.walk import walk, walk_in_training
 
+        doubts: list[str] = []
         if self.over == "step":
             rows = observations(tables, {"phase"}, self.at, {**self.where, "layer": (self.phases,)})
             rows = phases_in_training(tables, self.phases).merge(rows[["trial_id", "configuration"]], on="trial_id")
@@ -115,9 +117,13 @@ class PhasesClaim(Claim):
             rows = observations(tables, {"phase", "because", self.over}, self.at,
                                 {**self.where, "layer": (self.phases,)})
             fit, moment = walk(rows, self.over, self.order.phases, level=level), str(self.at)
+            ends = {phase: phase for phase in (self.order.phases[0], self.order.phases[-1])}
+            doubts = absent.doubts(tables, rows, "phase", ends, self.expect, fit.estimates,
+                                   lambda rows: walk(rows, self.over, self.order.phases, level=level).estimates)
         answers, notes = self._others(fit, rows)
+        notes = [f"{self.over}: {fit}", *notes, *absent.said(tables, rows, self.over)]
         return self.decided(f"phase of {self.phases} {moment} over {self.over}", fit.estimates, fit.n, fit.method, fit,
-                            [f"{self.over}: {fit}", *notes, *absent(tables, rows, self.over)], answers)
+                            notes, answers, doubts=doubts)
 
     def _others(self, fit: Walk, rows: pd.DataFrame) -> tuple[list[Answer], list[str]]:
         """What decides beside the rank correlation, and what there is to say."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from analysis.claims import absent
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, setting
 from analysis.estimates import LEVEL
-from analysis.observe import absent, observations, pooled
+from analysis.observe import observations, pooled
 from trials.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,5 +35,7 @@ class TrendClaim(Claim):
 
         rows = observations(tables, {self.trend, self.over}, self.at, self.where)
         fit = trend(rows, self.over, self.trend, level=level)
+        doubts = absent.doubts(tables, rows, self.trend, absent.extremes(rows[self.trend]), self.expect, fit.estimates,
+                               lambda rows: trend(rows, self.over, self.trend, level=level).estimates)
         return self.decided(f"{self.trend} {self.at} over {self.over}", fit.estimates, len(rows), fit.method, fit,
-                            [*absent(tables, rows, self.over), *pooled(rows)])
+                            [*absent.said(tables, rows, self.over), *pooled(rows)], doubts=doubts)

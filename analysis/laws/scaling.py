@@ -75,10 +75,10 @@ def fit_scaling(data: pd.DataFrame, y: str, n: str, d: str | None = None, *, clu
         starts = lowest[None]  # the profile has met a lower minimum
     rng = np.random.default_rng(seed)
     resampled = profile.bootstrap(rng, level)
-    with np.errstate(invalid="ignore"):  # of ends that are both open
-        wider = np.nan_to_num((resampled - profile.theta) / (ends - profile.theta), nan=1.0, posinf=1.0).max()
-    draws = problem.parameters(profile.draws(rng, max(wider, 1.0)))
-    low, high = np.minimum(ends[0], resampled[0]), np.maximum(ends[1], resampled[1])
+    with np.errstate(invalid="ignore"):  # of two open intervals
+        wider = np.ptp(resampled, axis=0) / np.ptp(ends, axis=0)
+    draws = problem.parameters(profile.draws(rng, max(wider[np.isfinite(wider)].max(initial=1.0), 1.0)))
+    low, high = np.where(wider > 1, resampled, ends)
     estimates = {name: Estimate(float(value), max(float(below), 0.0), float(above), level)
                  for name, value, below, above in zip(law.parameters, *problem.parameters(
                      np.vstack([profile.theta, low, high])), strict=True)}

@@ -135,4 +135,4 @@ def test_trials_that_never_get_there_are_named(study: Study) -> None:
         steps = (1, 100) if batch < 256 else (1, 50)
         study.write(study.rows(f"b{batch}", {"batch_size": batch}, layers={"fc1": LOOKS[row[0]]}, steps=steps))
     found = verdict(load(study.root), at={"step": 100})
-    assert "1 trials left out that were never there: batch_size 256 (1)" in found.because and found.n == 7
+    assert "1 trial left out, never there: batch_size 256 (1)" in found.because and found.n == 7
