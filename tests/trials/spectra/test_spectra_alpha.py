@@ -54,6 +54,17 @@ def test_noise_has_no_alpha(rows, cols):
     assert passes(Spectrum.of(noise(2, 200, rows, cols))) <= 0.05
 
 
+def test_a_bulk_does_not_explain_a_power_law_by_leaving_its_top_out():
+    """Entries of P(|w| > x) = x^-1.5: where all else passes, a bulk that was rid of a third of the eigenvalues, as so
+    many spikes, was held for the better explanation of the rest in one of 13."""
+    generator = seeded(4)
+    size = torch.rand(200, 128, 64, generator=generator, dtype=torch.float64) ** (-1 / 1.5)
+    spectrum = Spectrum.of(size * torch.randn(200, 128, 64, generator=generator, dtype=torch.float64).sign())
+    verdict = spectrum.shared(alpha.gate)
+    likely = (verdict.p >= alpha.LEAST_P) & (verdict.ratio >= alpha.LEAST_RATIO)
+    assert likely.sum() > 150 and verdict.passes[likely].double().mean() > 0.98
+
+
 @pytest.mark.parametrize("spikes", [1, 2, 5, 10])
 def test_noise_with_spikes_has_no_alpha(spikes):
     strengths = torch.linspace(1.2, 4.0, spikes).tolist()
