@@ -26,6 +26,7 @@ def blame(trial: Trial, taken: int) -> str | None:
     module = build_module(trial.spec, trial.data).to(trial.data.x_train.device, trial.data.dtype)
     if not finite(evaluate(trial.network, *tensors(module), trial.data)["train_loss"]):
         return UNSOUND
-    with guest(trial.spec.seed, "check", trial.device):  # in training mode, before a knob or a step has changed it
+    # In training mode, before a knob or a step has changed it.
+    with guest(trial.spec.seed, "check", trial.device, f"trial: {trial.spec.model['name']}"):
         loss_B = trial.data.loss(module(batch.x_B.clone()), batch.target_BC)
     return None if bool(loss_B.isfinite().all()) else f"{UNSOUND}, in training mode"

@@ -18,6 +18,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from trials import patched
+from trials.errors import UserError
 from trials.streams import seeded
 
 T = TypeVar("T")
@@ -59,6 +62,11 @@ def _put_environment(before: dict[Any, Any]) -> None:
     for key in [key for key in now if key not in before]:
         del os.environb[key]
     os.environb.update({key: value for key, value in before.items() if now.get(key) != value})
+
+
+def _modes(depth: Callable[[], int], leave: Callable[[], Any]) -> _Setting:
+    """Modes of torch that were entered and never left."""
+    return depth, lambda before: [leave() for _ in range(depth() - before)]
 
 
 def _umask() -> int:
@@ -117,6 +125,9 @@ _SETTINGS: tuple[_Setting, ...] = (
     (lambda: decimal.getcontext().__reduce__()[1], lambda value: decimal.setcontext(decimal.Context(*value))),
     _flag(logging.root.manager, "disable"),
     (socket.getdefaulttimeout, socket.setdefaulttimeout),
+    _modes(lambda: torch._C._len_torch_function_stack(), lambda: torch._C._pop_torch_function_stack()),
+    _modes(lambda: torch._C._len_torch_dispatch_stack(), lambda: torch._C._pop_torch_dispatch_stack(None)),
+    _flag(tempfile, "tempdir"),
     (_umask, os.umask),
     (_handlers, _put_handlers),
     _flag(sys, "stderr"),
@@ -138,13 +149,16 @@ def _read(get: Callable[[], Any]) -> Any:
 
 
 @contextlib.contextmanager
-def put_back() -> Iterator[None]:
-    """Global settings are afterwards as they were before."""
-    device, before = torch.get_default_device(), [_read(get) for get, _ in _SETTINGS]
+def put_back(whose: str = "this code") -> Iterator[None]:
+    """Global settings are afterwards as they were before. Raises UserError where torch's or NumPy's own functions,
+    classes or global hooks were changed, by ``whose`` code: put back they would be missed there."""
+    device, before, names = torch.get_default_device(), [_read(get) for get, _ in _SETTINGS], patched.snapshot()
+    changed: list[str] = []
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
+        changed += patched.put_back(names)
         torch.set_default_device(None)  # not only where it differs: one that is set by hand slows down every call
         if device.type != "cpu":
             torch.set_default_device(device)
@@ -152,20 +166,23 @@ def put_back() -> Iterator[None]:
             if value is not _UNKNOWN and _read(get) != value:
                 with contextlib.suppress(AttributeError, RuntimeError, OSError, locale.Error):
                     put(value)
+    if changed:
+        raise UserError(f"{whose} changes {', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}, which all "
+                        "models of a process share; write a subclass, or change its own parts")
 
 
 @contextlib.contextmanager
-def guest(seed: int, purpose: str, device: str = "cpu") -> Iterator[None]:
+def guest(seed: int, purpose: str, device: str = "cpu", whose: str = "this code") -> Iterator[None]:
     """Inside, a user's code may do what it likes with global settings and with the global generators, which start from
     (seed, purpose); outside, all of them are as if nothing had happened."""
-    with put_back(), seeded(seed, purpose, device):
+    with put_back(whose), seeded(seed, purpose, device):
         yield
 
 
-def each_as_guest(items: Iterator[T], seed: int, purpose: str, device: str = "cpu") -> Iterator[T]:
+def each_as_guest(items: Iterator[T], seed: int, purpose: str, device: str, whose: str) -> Iterator[T]:
     """The items, each of them made inside ``guest``; what is done with them between is outside."""
     while True:
-        with guest(seed, purpose, device):
+        with guest(seed, purpose, device, whose):
             try:
                 item = next(items)
             except StopIteration:

@@ -34,7 +34,7 @@ def rehearse(spec: TrialSpec, measure: Measure | None = None) -> None:
     Raises UserError for whatever goes wrong in a user's own model or task too.
     """
     try:
-        with guest(spec.seed, "global"):
+        with guest(spec.seed, "global", whose=f"trial: {spec.model['name']}"):
             alone = Alone(prepare(spec, "cpu"))
             before = alone.read(None, None).losses["train_loss"]
             loss, _ = alone.take()
@@ -51,7 +51,7 @@ def rehearse(spec: TrialSpec, measure: Measure | None = None) -> None:
 def layers(spec: TrialSpec) -> list[str]:
     """The names that the weight matrices of the trial's model have in the table ``layers``. Raises UserError."""
     try:
-        with guest(spec.seed, "global"):
+        with guest(spec.seed, "global", whose=f"trial: {spec.model['name']}"):
             observer = Observer(prepare(spec, "cpu"), Measure())
             return [matrix.layer for matrix in observer.matrices] + [each.layer for each in observer.operators]
     except UserError:

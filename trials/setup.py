@@ -129,7 +129,7 @@ def build_module(spec: TrialSpec, data: Data) -> torch.nn.Module:
             built: torch.nn.Module = make("model", spec.model).build(data.input_shape, data.outputs)
             return built
     build = usercode.load(name, "trial.model.name")
-    with guest(spec.seed, "init"):
+    with guest(spec.seed, "init", whose=f"trial.model.name: {name}"):
         shared.begin()
         module = build(data.input_shape, data.outputs, **params)
         if not isinstance(module, torch.nn.Module):
@@ -189,7 +189,7 @@ def build_network(spec: TrialSpec, data: Data) -> Network:
     """The trial's model as a function of its parameters, where the data are; its output is checked."""
     network = Network(build_module(spec, data).to(data.x_train.device, data.dtype))
     if usercode.is_usercode(spec.model["name"]):
-        with guest(spec.seed, "check", str(data.x_train.device)):
+        with guest(spec.seed, "check", str(data.x_train.device), f"trial: {spec.model['name']}"):
             _check_output(network, data)
     return network
 

@@ -34,7 +34,7 @@ def train(spec: TrialSpec, measure: Measure, device: str = "cpu",
     """
     checkpoints.go_on()
     began = time.perf_counter()
-    with put_back():
+    with put_back(f"trial: {spec.model['name']}"):
         trial = prepare(spec, device)
         observer = Observer(trial, measure)
         with seeded(spec.seed, "global", device):  # a user's model may draw from it (for its own dropout, say)

@@ -182,8 +182,11 @@ def _load_file(path: Path, place: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[alias] = module
     try:
-        with guest(0, "import"):
+        with guest(0, "import", whose=f"{place}: {path}"):
             spec.loader.exec_module(module)
+    except UserError:
+        del sys.modules[alias]
+        raise
     except (Exception, SystemExit) as error:
         del sys.modules[alias]
         raise UserError(f"{place}: {path} cannot be imported: {describe(error)}") from error
@@ -202,8 +205,10 @@ def _load_module(source: str, place: str) -> ModuleType:
     if source in sys.modules:
         return sys.modules[source]
     try:
-        with guest(0, "import"):
+        with guest(0, "import", whose=f"{place}: {source}"):
             module = importlib.import_module(source)
+    except UserError:
+        raise
     except (Exception, SystemExit) as error:
         raise UserError(f"{place}: module {source!r} cannot be imported: {describe(error)}") from error
     if (file := home(source.partition(".")[0], place)) is not None:

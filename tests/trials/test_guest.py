@@ -219,7 +219,7 @@ def test_between_items_a_guest_is_out() -> None:
             os.chdir("/")
             yield os.getcwd()
     here = os.getcwd()
-    assert [(item, os.getcwd()) for item in each_as_guest(items(), 0, "x")] == [("/", here)] * 2
+    assert [(item, os.getcwd()) for item in each_as_guest(items(), 0, "x", "cpu", "m.py:f")] == [("/", here)] * 2
 
 
 def test_numbers_of_a_model_that_draws_from_any_generator_are_its_seeds() -> None:

@@ -31,7 +31,8 @@ def train_pack(specs: Sequence[TrialSpec], measure: Measure, device: str, lanes:
     Where memory runs out the number of lanes is halved, down to 2. Raises what user code or torch raise, or
     ``lanes.Unfit``; trials not given back by then are to be trained alone. Raises Stopped where ``checkpoints`` say so.
     """
-    return each_as_guest(_train_pack(specs, measure, device, lanes, checkpoints), specs[0].seed, "global", device)
+    return each_as_guest(_train_pack(specs, measure, device, lanes, checkpoints), specs[0].seed, "global", device,
+                         f"trial: {specs[0].model['name']}")
 
 
 def _train_pack(specs: Sequence[TrialSpec], measure: Measure, device: str, lanes: int,

@@ -34,7 +34,8 @@ def load(task: Mapping[str, Any]) -> Data:
     params = dict(task)
     name = params.pop("name")
     function = usercode.load(name, f"{PLACE}.name")
-    with guest(0, "task"):  # one seed for all trials: data are the task's, not the trial's
+    # One seed for all trials: data are the task's, not the trial's.
+    with guest(0, "task", whose=f"{PLACE}.name: {name}"):
         try:
             data = function(**params)
         except UserError:
