@@ -51,7 +51,9 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
 
     Trials without such a moment are left out; ``attrs["absent"]`` has their ids.
 
-    Numbers measured after a divergence are no results: such trials are left out unless ``diverged`` is asked for.
+    Numbers measured after a divergence are no results: trials that diverged are left out unless ``diverged``,
+    ``diverged_step`` or ``status`` is asked for. At a step ``diverged`` is whether they had by then; those that had are
+    there, with nulls for what is measured in training.
     Raises UserError where nothing is left, or was measured then, or several layers are.
     """
     where = where or {}
@@ -60,8 +62,11 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     cells = [axis for axis in tables.axes if axis != "seed"]
     settings = trials.groupby(cells, dropna=False, sort=False, observed=True).ngroup() if cells else 0
     trials = trials.assign(diverged=(trials["status"] == "diverged").astype(int), configuration=settings)
-    if "diverged" not in wanted:
+    if not wanted & {"diverged", "status", "diverged_step"}:
         trials = trials[trials["status"].isin(FINISHED)]
+    if at.step is not None:  # by then
+        by_then = (trials["diverged"] == 1) & (trials["diverged_step"] <= at.step)
+        trials = trials.assign(diverged=by_then.astype(int))
     measured = wanted & (_LAYER | _LABELS)
     picked: pd.DataFrame | None = None
     absent: tuple[str, ...] = ()
@@ -74,12 +79,13 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
             if picked.empty:
                 raise UserError(f"{tables.place}: no results {at}; {_reach(steps, at)}")
             steps = _between(steps, picked, ["trial_id"])
-            there = trials["trial_id"].isin(steps["trial_id"])
+            there = trials["trial_id"].isin(steps["trial_id"]) | (trials["diverged"] == 1) & (at.step is not None)
+            trials, gone = trials[there], trials[~there]
             for name in where.keys() & set(trials.columns) - set(steps.columns):
-                there |= ~trials[name].isin(list(where[name]))  # never asked for
-            absent = tuple(trials.loc[~there, "trial_id"])
+                gone = gone[gone[name].isin(list(where[name]))]  # others were never asked for
+            absent = tuple(gone["trial_id"])
         trials = trials.drop(columns=[name for name in steps if name in trials and name != "trial_id"])
-        trials = trials.merge(steps, on="trial_id")
+        trials = trials.merge(steps, on="trial_id", how="inner" if at.is_end else "left")
     if measured:
         trials = trials.merge(_layers(tables, measured, trials, picked), on="trial_id", suffixes=("", "_of_layer"))
     rows = _derived(trials)
@@ -93,10 +99,12 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
                             f"{did_you_mean(values[0], map(str, found))}")
     if measured and "layer" not in wanted:
         rows = _of_one(rows, measured - {"because"}, tables.place)
+    if not {*columns} & (_LAYER | _LABELS):  # a trial is one row, however many of its layers ``where`` names
+        rows = rows.drop_duplicates("trial_id")
     kept = dict.fromkeys(["trial_id", "configuration", *({"seed"} & set(rows)), "status", *sorted(wanted)])
     rows = rows[list(kept)].reset_index(drop=True)
     rows.attrs["absent"] = absent
-    if "layer" in where and (layers := rows["layer"].nunique()) > 1:
+    if {*columns} & (_LAYER | _LABELS) and "layer" in where and (layers := rows["layer"].nunique()) > 1:
         rows.attrs["pooled"] = f"{layers} layers of {rows['trial_id'].nunique():,} trials"
     return rows
 

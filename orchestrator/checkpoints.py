@@ -16,6 +16,7 @@ from orchestrator.folder import Folder
 from trials.checkpoint import Checkpoint, Stopped
 from trials.errors import UserError
 from trials.spec import TrialSpec
+from trials.tasks import own
 
 if TYPE_CHECKING:
     from orchestrator.distant import Distant
@@ -44,7 +45,7 @@ class Kept:
 
 class FolderCheckpoints:
     """In a subfolder of ``folder``, for one pack of trials. ``stamp``, a line, is what must not have changed for a
-    checkpoint to count: code, version and measurements. ``stopping`` says whether training is to stop. What was seen
+    checkpoint to count: code, version and measurements; nor must the data of a user's task. ``stopping`` says whether training is to stop. What was seen
     in the folder before stands for it where there is no need to look again."""
 
     def __init__(self, folder: Folder | Kept, stamp: str, seconds: float,
@@ -72,7 +73,7 @@ class FolderCheckpoints:
         if self.kept.folder is None:
             return
         with contextlib.suppress(UserError):
-            self.kept.folder.write(self._name(spec), self._stamp + b"\n" + checkpoint.to_bytes())
+            self.kept.folder.write(self._name(spec), self._stamped(spec) + b"\n" + checkpoint.to_bytes())
 
     def load(self, spec: TrialSpec) -> Checkpoint | None:
         """The last one of this trial; None where there is none, or none that counts."""
@@ -82,13 +83,16 @@ class FolderCheckpoints:
             stamp, _, data = self.kept.folder.read(self._name(spec)).partition(b"\n")
         except (UserError, FileNotFoundError):
             return None
-        return Checkpoint.from_bytes(data) if stamp == self._stamp else None
+        return Checkpoint.from_bytes(data) if stamp == self._stamped(spec) else None
 
     def drop(self, spec: TrialSpec) -> None:
         """Forget it; what is empty counts for nothing."""
         if self.kept.folder is not None:
             with contextlib.suppress(UserError):
                 self.kept.folder.write(self._name(spec), b"")
+
+    def _stamped(self, spec: TrialSpec) -> bytes:
+        return self._stamp + (own.of(spec.task) or "").encode()
 
     def _name(self, spec: TrialSpec) -> str:
         return f"{_SUB}/{spec.trial_id}"

@@ -24,7 +24,8 @@ _HOOKS = {name: hooks for name, hooks in vars(module).items()
           if name.startswith("_global") and isinstance(hooks, dict)}
 # What Python writes into a class when it is first used; what torch writes into itself: its compiler when it is first
 # imported, and set_default_dtype.
-_BY_PYTHON = frozenset(("__abstractmethods__", "_abc_impl", "__annotations__", "__annotations_cache__", "__doc__"))
+_BY_PYTHON = frozenset(("__abstractmethods__", "_abc_impl", "__annotations__", "__annotations_cache__", "__doc__",
+                        "__slotnames__"))  # the last by copies of its instances
 _BY_TORCH = frozenset(("torch.Storage", "torch.manual_seed", "torch.nn.Module.__init__", "torch.nn.Module.__setstate__",
                        "torch.nn.Module.___needs_generation_tag_patch"))
 _last: list[dict[Any, Any]] = []

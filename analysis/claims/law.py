@@ -35,6 +35,14 @@ def laws(value: Any, place: str, known: Collection[str]) -> tuple[str, ...]:
     return tuple(a_law(name, place, known) for name in value)
 
 
+def check_rivals(law: str, against: Sequence[str], place: str) -> None:
+    """Raise UserError where a law is to be preferred to itself, or to another twice."""
+    if law in against:
+        raise UserError(f"{place}.against: {law} is the law that is claimed; name others")
+    if twice := [name for name in against if list(against).count(name) > 1]:
+        raise UserError(f"{place}.against: {twice[0]} is named twice; remove one")
+
+
 def preferred(fit: LawFit, rivals: Sequence[LawFit], level: float) -> tuple[list[Answer], list[str]]:
     """Whether ``fit`` is 1 / (1 - level) times likelier, 20 at 95%, than the best of its ``rivals`` by AICc (fails if
     that is so much likelier than it), and how much, in words."""
@@ -80,6 +88,7 @@ class LawClaim(Claim):
         return forms.law(self.law).parameters
 
     def check(self, place: str) -> None:
+        check_rivals(self.law, self.against, place)
         law = forms.law(self.law)
         if len(self.x) != law.inputs:
             raise UserError(f"{place}.x: expected {law.inputs} column(s) for the law {law.name}, got {len(self.x)}")

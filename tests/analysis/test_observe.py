@@ -133,3 +133,37 @@ def test_a_moment_beyond_what_was_measured_says_how_far_that_goes(study: Study) 
     study.add("a", layers=LAYERS)
     with pytest.raises(UserError, match="no results at step 1,000,000; measured steps end at"):
         observations(load(study.root), {"stable_rank", "layer"}, Moment(step=1_000_000))
+
+
+def test_a_trial_that_diverged_before_a_step_had_diverged_then(study: Study) -> None:
+    """Though it was not measured there; and one that diverges later has not yet."""
+    study.add("fine", {"lr": 0.1})
+    for trial_id, step in (("early", 3), ("late", 90)):
+        study.write(study.rows(trial_id, {"lr": 1.0}, status="diverged", steps=(0, 2) if step == 3 else (0, 50),
+                               final={"diverged_step": step}))
+    study.write(study.rows("short", {"lr": 0.2}, steps=(0, 20)))
+    tables = load(study.root)
+    rows = observations(tables, {"diverged", "gradient_norm"}, Moment(step=50))
+    assert dict(zip(rows["trial_id"], rows["diverged"], strict=True)) == {"early": 1, "late": 0}
+    assert set(rows.attrs["absent"]) == {"fine", "short"}  # measured at 0 and 100, and at 0 and 20
+    assert dict(observations(tables, {"diverged"}).set_index("trial_id")["diverged"]) == {
+        "fine": 0, "early": 1, "late": 1, "short": 0}
+
+
+@pytest.mark.parametrize("column", ["status", "diverged_step"])
+def test_what_says_that_a_trial_diverged_asks_for_those_that_did(study: Study, column: str) -> None:
+    study.add("fine")
+    study.write(study.rows("gone", status="diverged", final={"diverged_step": 7}))
+    tables = load(study.root)
+    assert set(observations(tables, {column})["trial_id"]) == {"fine", "gone"}
+    assert list(observations(tables, {"lr"}, where={"status": ["diverged"]})["trial_id"]) == ["gone"]
+    assert list(observations(tables, {"train_loss"})["trial_id"]) == ["fine"]
+
+
+def test_a_number_of_the_trial_is_there_once_however_many_layers_are_named(study: Study) -> None:
+    study.add("a", layers=LAYERS)
+    study.add("b", layers=LAYERS)
+    tables = load(study.root)
+    where = {"layer": tuple(LAYERS)}
+    assert len(LAYERS) > 1 and list(observations(tables, {"diverged", "lr"}, where=where)["trial_id"]) == ["a", "b"]
+    assert len(observations(tables, {"stable_rank", "lr"}, where=where)) == 2 * len(LAYERS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from orchestrator.folder import Folder
 from trials.checkpoint import Checkpoint
 from trials.errors import UserError
 from trials.spec import TrialSpec, parse_trial
+from trials.tasks import own
 
 STUDY = """
 study: long
@@ -54,6 +57,19 @@ def test_kept_for_the_same_trial_code_and_measurements_until_it_is_done(tmp_path
     assert FolderCheckpoints(folder, "a", 0.0).load(spec()) is not None
     Leftovers(folder, [spec().trial_id])
     assert FolderCheckpoints(folder, "a", 0.0).load(spec()) is None
+
+
+def test_a_checkpoint_of_other_data_does_not_count(tmp_path: Path) -> None:
+    """A user's task whose file has changed since: half of the training would be on other data than the rest."""
+    folder = Folder.open(tmp_path)
+    folder.write("study.yaml", b"")
+    theirs = dataclasses.replace(spec(), task={"name": "m.py:task"})
+    for data, there in (("old", True), ("new", False)):
+        own.expect({json.dumps(theirs.task): data})
+        if there:
+            FolderCheckpoints(folder, "a", 0.0).save(theirs, CHECKPOINT)
+        assert (FolderCheckpoints(folder, "a", 0.0).load(theirs) is not None) == there
+    own.expect({})
 
 
 def test_where_the_results_cannot_be_seen_nothing_is_kept_or_made(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def without(item: dict[str, Any], key: str) -> dict[str, Any]:
     ({**POWER, "law": "powr"}, "analysis[0].law", "did you mean 'power'"),
     ({**POWER, "law": ["power"]}, "analysis[0].law", "no law called"),
     ({**POWER, "against": "power"}, "analysis[0].against", "expected a list of laws"),
+    ({**POWER, "against": ["power"]}, "analysis[0].against", "power is the law that is claimed"),
+    ({**POWER, "against": ["log", "log"]}, "analysis[0].against", "log is named twice"),
     ({**POWER, "wher": {}}, "analysis[0].wher", "did you mean 'where'"),
     ({**POWER, "where": "layer == 'fc1'"}, "analysis[0].where", "expected a mapping of columns to values"),
     ({**POWER, "where": {"layr": "fc1"}}, "analysis[0].where.layr", "did you mean 'layer'"),
