@@ -45,8 +45,8 @@ class Kept:
 
 class FolderCheckpoints:
     """In a subfolder of ``folder``, for one pack of trials. ``stamp``, a line, is what must not have changed for a
-    checkpoint to count: code, version and measurements; nor must the data of a user's task. ``stopping`` says whether training is to stop. What was seen
-    in the folder before stands for it where there is no need to look again."""
+    checkpoint to count: code, version and measurements; nor must the data of a user's task. ``stopping`` says whether
+    training is to stop. What was seen in the folder before stands for it where there is no need to look again."""
 
     def __init__(self, folder: Folder | Kept, stamp: str, seconds: float,
                  stopping: Callable[[], bool] = lambda: False, distant: Distant | None = None) -> None:
