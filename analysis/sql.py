@@ -39,6 +39,7 @@ PATIENCE = 3.0  # seconds that a statement is given to stop; it takes millisecon
 CGROUP = Path("/sys/fs/cgroup")
 _EXPLAIN = re.compile(r"\s*explain(\s+analyze\b)?(\s*\([^)]*\))?", re.IGNORECASE)
 # What DuckDB says of a name that is not there: (what, the name).
+_DUCKDB = re.compile(r"[A-Z][A-Za-z ]* Error: ")  # how its own errors begin
 _UNKNOWN = re.compile(r"(Table) with name (\S+) does not exist|(column) \"([^\"]+)\" not found"
                       r"|does not have a (column) named \"([^\"]+)\"")
 
@@ -117,10 +118,11 @@ def _answer(tables: Tables, sql: str) -> Generator[pa.RecordBatch, None, None]:
                 yield batch
             if before is None:
                 yield pa.RecordBatch.from_pylist([], reader.schema)
-        except (duckdb.Error, pa.ArrowException, MemoryError) as error:  # the second from within the answer
+        except (duckdb.Error, pa.ArrowException, OSError, MemoryError) as error:  # the middle ones from in the answer
             if isinstance(error, MemoryError) or "Out of Memory Error" in str(error):
                 raise UserError(f"query: takes more than {_gigabytes(memory_limit())} of memory; {FEWER}") from None
-            if "reading the stream registered as" in str(error):
+            if "reading the stream registered as" in str(error) or (
+                    isinstance(error, OSError) and not _DUCKDB.match(str(error))):
                 raise OSError(str(error)) from None  # not the statement's fault
             raise _plain(tables, error) from None
 

@@ -166,10 +166,13 @@ def twice(place: str, trials: int) -> UserError:
 def _footer(filesystem: pafs.FileSystem, path: str, table: str) -> Footer | None:
     """The footer of a part; None if it is gone by now (set aside by a repair)."""
     try:
-        tail = _tail(filesystem, path)
+        tail, size = _tail(filesystem, path)
         if checksums.footer_intact(tail) is False:
             raise damaged(path, ValueError("its checksum differs"))
-        footer = describe(path, pq.ParquetFile(pa.BufferReader(tail)))
+        file = pq.ParquetFile(pa.BufferReader(tail))
+        if size < (least := _least_size(file.metadata)):
+            raise damaged(path, ValueError(f"{least - size} bytes of it are missing"))
+        footer = describe(path, file)
     except FileNotFoundError:
         return None
     except PermissionError as error:
@@ -187,14 +190,25 @@ def _footer(filesystem: pafs.FileSystem, path: str, table: str) -> Footer | None
     return footer
 
 
-def _tail(filesystem: pafs.FileSystem, path: str) -> bytes:
-    """The end of a file, the whole footer in it."""
+def _least_size(footer: pq.FileMetaData) -> int:
+    """Bytes of a file with this footer: its columns, one after the other, and the footer between two marks of 4 bytes,
+    the last with the footer's length."""
+    ends = [4]
+    for column in (footer.row_group(i).column(j) for i in range(footer.num_row_groups)
+                   for j in range(footer.num_columns)):
+        starts = (column.dictionary_page_offset, column.data_page_offset)
+        ends.append(min((each for each in starts if each), default=0) + column.total_compressed_size)
+    return max(ends) + int(footer.serialized_size) + 8
+
+
+def _tail(filesystem: pafs.FileSystem, path: str) -> tuple[bytes, int]:
+    """The end of a file, the whole footer in it, and how large the file is."""
     with filesystem.open_input_file(path) as file:
         size = file.size()
         tail: bytes = file.read_at(min(size, _TAIL), max(0, size - _TAIL))
         if (missing := -checksums.footer_start(tail)) > 0 and missing <= size - len(tail):
             tail = file.read_at(missing, size - len(tail) - missing) + tail
-    return tail
+    return tail, size
 
 
 def _line(error: Exception) -> str:

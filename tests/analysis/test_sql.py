@@ -110,6 +110,19 @@ def test_mistakes_name_the_nearest(results, sql, message):
     assert said.startswith(message) and (len(said) < 200 or "column" not in message)
 
 
+def test_what_no_answer_can_hold_is_the_statements_fault(results, monkeypatch):
+    """A string buffer of more than 2 GiB, of which DuckDB complains to the reader of the stream as an OSError."""
+    real = asked._stoppable
+
+    def too_long(connection, work):
+        if work.__name__ == "lock":
+            return real(connection, work)
+        raise OSError("Invalid Input Error: Arrow Appender: The maximum total string size is 2147483647")
+    monkeypatch.setattr(asked, "_stoppable", too_long)
+    with pytest.raises(UserError, match=r"^query: Arrow Appender: The maximum total string size"):
+        asked.query(results, "SELECT repeat('a', 1000000) FROM range(20000)")
+
+
 def test_a_damaged_part_is_named(study):
     study.add("a")
     part = study.part("layers", study.add("b"))

@@ -86,6 +86,12 @@ def older() -> None:
     shutil.copy(part("layers"), part("layers", 2))
 
 
+def cut(file: Path) -> None:
+    """The footer is whole, and what it says of the columns is not where it says."""
+    data = file.read_bytes()
+    file.write_bytes(data[:50] + data[59:])
+
+
 def group_copied() -> None:
     for table in TABLES:
         shutil.copy(part(table), part(table, 7))
@@ -117,6 +123,7 @@ HARM: dict[str, tuple[Callable[[], object], str, bool, int]] = {
     "a part renamed": (lambda: part("spectra", 2).rename(part("spectra", 3)), "part-0000", False, 2),
     "another's part": (older, "layers/part-00002.parquet", False, 2),
     "a part cut short": (lambda: part("spectra").write_bytes(part("spectra").read_bytes()[:-9]), "spectra", False, 2),
+    "a part cut in its middle": (lambda: cut(part("layers")), "9 bytes of it are missing", False, 2),
     "four parts copied": (group_copied, "trials/part-00007.parquet: holds the trials", False, 0),
 }
 READERS = ["status", "plan", "fit", "report", "query"]
