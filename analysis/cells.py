@@ -11,13 +11,14 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from analysis.chance import at_chance
 from analysis.figures.style import plain
 from analysis.phases import READ, label_phases, vote
 from analysis.tables import Frames
 from trials.errors import UserError, did_you_mean
+from trials.records import FINISHED
 
 STATUSES = ("completed", "stopped", "diverged", "failed")
-FINISHED = ("completed", "stopped")
 TRAINING = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
 PHASED = 4  # layers with a column ``phase``
 SPECTRAL = ("stable_rank", "mp_softrank", "alpha")
@@ -76,21 +77,22 @@ def ends(tables: Frames, layers: Sequence[str] | None = None) -> tuple[pd.DataFr
 def summary(tables: Frames, layers: Sequence[str] | None = None) -> pd.DataFrame:
     """A row for each combination of the swept axes except ``seed``, in ascending order.
 
-    Columns: the axes; how many trials ``completed``, ``stopped``, ``diverged`` and ``failed``; ``n``, those that
-    finished; ``LAYER.phase`` of each layer (at most ``PHASED``, those with the most eigenvalues), the commonest label
-    after training, with its share where the trials disagree: ``bulk+spikes 2/3``; then over these n trials the mean of
-    train and test accuracy and loss, and for each of ``layers`` (by default ``main_layer``) of its spectral metrics at
-    the last measured step: ``LAYER.stable_rank`` and so on, never over several layers. ``*_sd`` is the standard
-    deviation over the trials (n - 1 in the denominator, null for one trial), ``*_n`` the number of trials that have the
-    metric, where some have not (alpha is null where the tail is no power law). Accuracies are left out for a
-    regression. Raises UserError for a layer that no finished trial has.
+    Columns: the axes; how many trials ``completed``, ``stopped``, ``diverged`` and ``failed``; how many finished
+    ``at_chance``; ``n``, those that finished; ``LAYER.phase`` of each layer (at most ``PHASED``, those with the most
+    eigenvalues), the commonest label after training, with its share where the trials disagree: ``bulk+spikes 2/3``;
+    then over these n trials the mean of train and test accuracy and loss, and for each of ``layers`` (by default
+    ``main_layer``) of its spectral metrics at the last measured step: ``LAYER.stable_rank`` and so on, never over
+    several layers. ``*_sd`` is the standard deviation over the trials (n - 1 in the denominator, null for one trial),
+    ``*_n`` the number of trials that have the metric, where some have not (alpha is null where the tail is no power
+    law). Accuracies are left out for a regression. Raises UserError for a layer that no finished trial has.
     """
     trials, chosen = ends(tables, layers)
     trials["study"] = tables.name
     by = [trials[key] for key in cell_axes(tables) or ["study"]]
     status = trials["status"]
     finished = status.isin(FINISHED)
-    counts = pd.DataFrame({name: status == name for name in STATUSES}).assign(n=finished)
+    counts = pd.DataFrame({name: status == name for name in STATUSES}).assign(
+        at_chance=at_chance(tables).reindex(trials.index), n=finished)
     cells = counts.groupby(by, dropna=False, observed=True).sum()
     for name, labels in _phases(tables).items():
         of = [key[finished] for key in by]
@@ -122,20 +124,22 @@ def _vote(labels: pd.Series) -> str | None:
     return phase if phase is None or agree == len(labels) else f"{phase} {agree}/{len(labels)}"
 
 
-def format_table(frame: pd.DataFrame, limit: int = 48, width: int = 80) -> Table:
+def format_table(frame: pd.DataFrame, limit: int = 48, width: int = 80, first: Sequence[str] = ()) -> Table:
     """The means in the frame of ``summary`` for a terminal: three significant digits, at most ``limit`` rows.
 
     Losses are shown where there are no accuracies, counts of trials only where there are any. Where rows are left
     out, a line says how many and how to ask for them; columns that do not fit into ``width`` characters are left out
-    from the right.
+    from the right, those in ``first`` last.
     """
     keys = list(frame.columns[:frame.columns.get_loc("completed")])
-    hidden = {"completed", *(name for name in STATUSES if not frame[name].any())}
+    hidden = {"completed", *(name for name in (*STATUSES, "at_chance") if not frame[name].any())}
     quantity = "test_loss"
     if "test_accuracy" in frame:
         hidden |= {"train_loss", "test_loss"}
         quantity = "test_accuracy"
     shown = [name for name in frame.columns if name not in hidden and not name.endswith("_sd")]
+    ahead = shown.index("n") + 1
+    shown[ahead:] = sorted(shown[ahead:], key=lambda name: name not in first)
     heads = {name: name.replace(".", "_").replace("accuracy", "acc.").replace("softrank", "soft_rank").split("_")
              for name in shown}
     cells = {name: [plain(value) for value in frame[name].head(limit)] for name in shown}
@@ -152,6 +156,8 @@ def format_table(frame: pd.DataFrame, limit: int = 48, width: int = 80) -> Table
     for row in zip(*(cells[name] for name in fitting), strict=True):
         table.add_row(*map(escape, row))
     table.caption = "means over the n trials that finished; standard deviations in summary.csv"
+    if "at_chance" in fitting:
+        table.caption += "\nat chance: of these n, those whose training loss is that of guessing"
     if any(name.endswith(".alpha_n") for name in fitting):
         table.caption += "\nalpha: of the trials (alpha n) whose tail passes as a power law"
     if len(fitting) < len(shown):

@@ -28,6 +28,8 @@ class Estimate:
         return self.low <= truth <= self.high
 
     def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "not estimated"
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 

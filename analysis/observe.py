@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from analysis.chance import at_chance
 from analysis.claims.moment import NEAR, Moment
 from trials.errors import UserError, did_you_mean
 from trials.fields import is_number
-from trials.records import COLUMNS, FINAL, MEASURED_BY
+from trials.records import COLUMNS, FINAL, FINISHED, MEASURED_BY
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.tables import Frames
 
-FINISHED = ("completed", "stopped")
 MOST_SHOWN = 12  # layers that a line lists
 # What follows from other columns.
-DERIVED = ("diverged", "phase", "phase_probability", "accuracy_gap", "loss_gap", "lr_per_batch", "configuration")
+DERIVED = ("diverged", "at_chance", "phase", "phase_probability", "accuracy_gap", "loss_gap", "lr_per_batch",
+           "configuration")
 _LABELS = frozenset(("phase", "phase_probability", "because"))  # what label_phases adds to a layer
 _LAYER = frozenset(column.name for column in COLUMNS["layers"]) - {"trial_id", "step", "reason"}
 _WHOLE = frozenset(column.name for table in ("layers", "steps") for column in COLUMNS[table]
@@ -42,18 +43,18 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     A row a trial. Where a column of the table ``layers``, or ``phase``, is asked for, it is of one layer: ``where``
     names it, or it is the only one with such numbers. A row a trial and layer where ``layer`` is one of the columns, or
     ``where`` has a list of them (see ``pooled``). ``where`` keeps rows whose columns have one of some values (see
-    ``named``). Derived columns: ``diverged`` (0 or 1), ``phase``, ``phase_probability`` and ``because`` (see
+    ``named``). Derived columns: ``diverged`` (0 or 1), ``at_chance`` (0 or 1: the
+    trial ended there, see chance.py), ``phase``, ``phase_probability`` and ``because`` (see
     phases.py), ``accuracy_gap`` (training minus test), ``loss_gap`` (test minus training), ``lr_per_batch`` (lr /
     batch_size) and ``configuration`` (a number for each setting, seeds apart).
 
     At a training loss numbers are interpolated between the two measured steps about it, and phases follow from
     interpolated order parameters.
 
-    Trials without such a moment are left out; ``attrs["absent"]`` has their ids.
-
-    Numbers measured after a divergence are no results: trials that diverged are left out unless ``diverged``,
-    ``diverged_step`` or ``status`` is asked for. At a step ``diverged`` is whether they had by then; those that had are
-    there, with nulls for what is measured in training.
+    Trials without such a moment are left out, and, since numbers measured after a divergence are no results, those that
+    diverged, unless ``diverged``, ``diverged_step`` or ``status`` is asked for. At a step ``diverged`` is whether they
+    had by then; those that had are there, with nulls for what is measured in training. ``attrs`` has the ids of those
+    left out under "absent" and "diverged", and under "at_chance" those of the rows' trials that ended there.
     Raises UserError where nothing is left, or was measured then, or several layers are.
     """
     where = where or {}
@@ -61,8 +62,12 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     trials = tables.trials[tables.trials["status"].isin(FINAL)]
     cells = [axis for axis in tables.axes if axis != "seed"]
     settings = trials.groupby(cells, dropna=False, sort=False, observed=True).ngroup() if cells else 0
-    trials = trials.assign(diverged=(trials["status"] == "diverged").astype(int), configuration=settings)
+    trials = trials.assign(diverged=(trials["status"] == "diverged").astype(int), configuration=settings,
+                           at_chance=trials["trial_id"].map(at_chance(tables)).astype(int))
+    asked = trials.loc[_asked(trials, where), ["trial_id", "diverged"]]
+    diverged: tuple[str, ...] = ()
     if not wanted & {"diverged", "status", "diverged_step"}:
+        diverged = tuple(asked.loc[asked["diverged"] == 1, "trial_id"])
         trials = trials[trials["status"].isin(FINISHED)]
     if at.step is not None:  # by then
         by_then = (trials["diverged"] == 1) & (trials["diverged_step"] <= at.step)
@@ -81,9 +86,7 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
             steps = _between(steps, picked, ["trial_id"])
             there = trials["trial_id"].isin(steps["trial_id"]) | (trials["diverged"] == 1) & (at.step is not None)
             trials, gone = trials[there], trials[~there]
-            for name in where.keys() & set(trials.columns) - set(steps.columns):
-                gone = gone[gone[name].isin(list(where[name]))]  # others were never asked for
-            absent = tuple(gone["trial_id"])
+            absent = tuple(gone.loc[gone["trial_id"].isin(asked["trial_id"]), "trial_id"])
         trials = trials.drop(columns=[name for name in steps if name in trials and name != "trial_id"])
         trials = trials.merge(steps, on="trial_id", how="inner" if at.is_end else "left")
     if measured:
@@ -101,12 +104,22 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
         rows = _of_one(rows, measured - {"because"}, tables.place)
     if not {*columns} & (_LAYER | _LABELS):  # a trial is one row, however many of its layers ``where`` names
         rows = rows.drop_duplicates("trial_id")
+    lost = tuple(rows.loc[rows["at_chance"] == 1, "trial_id"].drop_duplicates())
     kept = dict.fromkeys(["trial_id", "configuration", *({"seed"} & set(rows)), "status", *sorted(wanted)])
     rows = rows[list(kept)].reset_index(drop=True)
-    rows.attrs["absent"] = absent
+    rows.attrs |= {"absent": absent, "diverged": diverged, "at_chance": lost}
     if {*columns} & (_LAYER | _LABELS) and "layer" in where and (layers := rows["layer"].nunique()) > 1:
         rows.attrs["pooled"] = f"{layers} layers of {rows['trial_id'].nunique():,} trials"
     return rows
+
+
+def _asked(trials: pd.DataFrame, where: Mapping[str, Sequence[Any]]) -> pd.Series:
+    """Which trials have the configuration that ``where`` names; of what is measured it says nothing here."""
+    asked = trials["trial_id"].notna()
+    for name in where.keys() & set(trials.columns) - _STEP - set(DERIVED):
+        found = list(trials[name].dropna().unique())
+        asked &= trials[name].isin([value for wanted in where[name] for value in named(wanted, found)])
+    return asked
 
 
 def pooled(rows: pd.DataFrame) -> list[str]:

@@ -92,6 +92,8 @@ class Parser(argparse.ArgumentParser):
     """Complains in one line, like everything else."""
 
     def error(self, message: str) -> NoReturn:
+        if "--resume" in message:
+            message += "; none is needed: the same command continues what is in the results folder"
         complain(f"{message}; see `{self.prog} --help`")
         self.exit(BAD_INPUT)
 

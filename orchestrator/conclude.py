@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from analysis.claims.phases import claimed_layer
+from analysis.claims.focus import claimed_columns, claimed_layer
 from orchestrator.folder import Folder
 from orchestrator.run import Outcome
 from orchestrator.store import read_trials
@@ -33,24 +33,30 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
     1 where trials failed, 130 after an interrupt. Raises UserError where the two files cannot be written.
     """
     import analysis  # here: it brings matplotlib, which the other verbs need not wait for
+    from analysis.chance import at_chance
     from analysis.claims.family import together
 
-    folder, found = Folder.open(results), outcome.survey
+    folder, found, lost = Folder.open(results), outcome.survey, 0
     named = shlex.quote(folder.shown)
     if sum(found.done.values()):
         tables = own_tables(study, results, found)
-        summary = analysis.summary(tables)
-        console.print(analysis.format_table(summary, width=console.width))
+        layer, lost = claimed_layer(study.claims, tables), int(at_chance(tables).sum())
+        summary = analysis.summary(tables, layer and [layer])
+        first = claimed_columns(study.claims, summary, layer)
+        console.print(analysis.format_table(summary, width=console.width, first=first))
         folder.write("summary.csv", summary.to_csv(index=False).encode())
         image = io.BytesIO()
-        analysis.headline_figure(tables, claimed_layer(study.claims)).savefig(image, dpi=150)
+        analysis.headline_figure(tables, layer).savefig(image, dpi=150)
         folder.write("summary.png", image.getvalue())
+        part = f", of {len(found.committed):,} trials of the folder's {len(found.committed) + found.others:,}"
         for what, name in (("table", "summary.csv"), ("figure", "summary.png")):
-            console.print(f"{what:<8} {escape(folder.display(name))}", highlight=False)
+            console.print(f"{what:<8} {escape(folder.display(name))}{part if found.others else ''}", highlight=False)
         if study.claims and found.finished:
             verdicts = analysis.judge(study.claims, tables)
-            for verdict in verdicts:
-                console.print(f"{verdict.answer:<10}{escape(verdict.claim + _numbers(verdict))}", highlight=False)
+            for place, verdict in enumerate(verdicts, 1):
+                number = f"{place}. " if len(verdicts) > 1 else ""  # by which `together` names them
+                console.print(f"{verdict.answer:<10}{number}{escape(verdict.claim + _numbers(verdict))}",
+                              highlight=False)
             if said := together(verdicts):
                 console.print(escape(said), highlight=False)
             console.print(escape(f"phasesweep fit {named} says why; phasesweep report {named} shows it"),
@@ -59,6 +65,8 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
         console.print(found.left_out, style="yellow", highlight=False)
     console.print(f"results  {escape(folder.shown)}: trials, steps, layers, spectra (Parquet)", highlight=False)
     counts = [f"{count:,} {status}" for status, count in sorted(found.done.items())]
+    if lost:
+        counts.append(f"{lost:,} of these at chance: no better than guessing at the end")
     if found.failed:
         console.print(failures(study, folder, found.failed))
         counts.append(f"{len(found.failed):,} failed")
@@ -86,8 +94,8 @@ def own_tables(study: Study, results: str, found: Survey) -> Tables:
 
     tables = load(results)
     if not found.committed:
-        raise UserError(f"{tables.place}: no trial of this study is there, only {found.others:,} of other settings; "
-                        "give the study and the overrides that were run")
+        raise UserError(f"{tables.place}: no trial of this study is there, only {found.others:,} that it does not ask "
+                        "for; give the study and the overrides that were run")
     return tables.only(found.committed, study.axis_columns)
 
 

@@ -29,7 +29,7 @@ def work(spec: TrialSpec, study: Study) -> float:
 @dataclass
 class Survey:
     """``size`` trials in the design; ``done`` of them by status; ``failed`` ids, to be tried again. ``committed`` are
-    the ids of all that are in the results, which have ``others`` too: trials of other settings, or of another study.
+    the ids of all that are in the results, which have ``others`` too: trials that this study does not ask for.
 
     ``pending`` trials are still to run; together they take ``pending_work``. ``budgets`` counts them by (optimizer
     steps, batch size), ``examples`` holds the first of each batch size, ``last`` is the last of all. Where an adaptive
@@ -58,8 +58,8 @@ class Survey:
         """What is in the results folder beside this study's trials, in a line; empty where nothing is."""
         if not self.others:
             return ""
-        return (f"{self.others:,} of {self.others + len(self.committed):,} trials in the folder are of other settings; "
-                "left out")
+        return (f"{self.others:,} of {self.others + len(self.committed):,} trials in the folder are none that this "
+                "study asks for; left out")
 
 
 def survey(study: Study, statuses: Mapping[str, str], observe: Observe) -> Survey:

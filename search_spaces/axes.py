@@ -106,7 +106,7 @@ def expand(space: Mapping[str, Any]) -> dict[str, Any]:
         for part in parts[:-1]:
             inner = inner.setdefault(part, {})
             if not isinstance(inner, dict):
-                raise UserError(f"space.{part}: {_HOW}, got {inner!r}")
+                raise _no_axis(part, inner)
         form = {"values": item} if isinstance(item, list) else dict(item) if isinstance(item, Mapping) else item
         known = inner.setdefault(parts[-1], form)
         if known is not form:
@@ -122,13 +122,22 @@ def flatten(space: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, di
         name = above + key
         item = {"values": item} if isinstance(item, list) else item
         if not isinstance(item, Mapping):
-            raise UserError(f"space.{name}: {_HOW}, got {item!r}")
+            raise _no_axis(name, item)
         nested = {k: v for k, v in item.items()
                   if isinstance(v, Mapping) or (isinstance(v, list) and k not in FORMS)}
         form = {k: v for k, v in item.items() if k not in nested}
         if form or not nested:
             yield name, form
         yield from flatten(nested, f"{name}.")
+
+
+def _no_axis(name: str, item: Any) -> UserError:
+    """That this is no axis, and how to write the one that is probably meant."""
+    parts = [part.strip() for part in item.split(",")] if isinstance(item, str) else [json.dumps(item, default=str)]
+    fix = f"[{', '.join(parts)}]"
+    if name == "seed" and isinstance(item, int):
+        fix = f"{{replicates: {item}}} for so many seeds, or {fix} for that one"
+    return UserError(f"space.{name}: {_HOW}, got {item!r}; write {fix}")
 
 
 def parse_axis(path: Path, fields: Sequence[Field | None], form: Mapping[str, Any], place: str, seed: int) -> Axis:

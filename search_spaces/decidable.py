@@ -53,11 +53,17 @@ def check_layers(study: Study, layers: Collection[str]) -> None:
 
 
 def doubts(study: Study) -> Iterator[str]:
-    """A line for each claim that will be undecided whatever comes out, for it is over too few values."""
+    """A line for each claim that will be undecided whatever comes out: it is over too few values, or about trials that
+    overrides took out."""
     from analysis.laws.trend import FEWEST
     from analysis.laws.walk import FEWEST_RUNS
 
     for i, claim in enumerate(study.claims):
+        try:
+            study.check_claim(claim, f"analysis[{i}]")
+        except UserError as error:
+            yield f"{claim.claim!r} will be undecided: {error}"
+            continue
         if not isinstance(claim, (PhasesClaim, TrendClaim)):
             continue
         if isinstance(claim, PhasesClaim) and claim.over == "step":

@@ -33,7 +33,7 @@ def load_study(ref: str, overrides: Sequence[str] = ()) -> Study:
     if not os.path.isfile(path):  # which, unlike the method of Path, says no to a name that is too long
         if path.suffix in (".yaml", ".yml"):
             near = [str(path.with_name(item.name)) for item in path.parent.glob("*.y*ml")]
-            raise UserError(f"{ref}: no such file; {did_you_mean(ref, near)}")
+            raise UserError(f"{ref}: no such file; {did_you_mean(ref, near) if near else 'no YAML file is beside it'}")
         raise UserError(f"{ref}: no bundled study has this name, and no file; {did_you_mean(ref, bundled())}")
     try:
         with path.open("rb") as file:
@@ -62,12 +62,26 @@ def read_study(data: bytes, label: str, folder: Path, overrides: Sequence[str] =
     try:
         study = parse_study(merge(parse(text), overrides), folder)
         if new:
-            study.check_claims()
+            _check_claims(study, text, overrides)
         return study
     except UserError as error:
         line = " ".join(str(error).split())
         cut = line if len(line) <= LONGEST else f"{line[:LONGEST // 2]} ... {line[-LONGEST // 2:]}"
         raise UserError(f"{label}: {cut}") from error
+
+
+def _check_claims(study: Study, text: str, overrides: Sequence[str]) -> None:
+    """Raise UserError for a claim about trials that the study lacks, but for those that overrides took out of it."""
+    try:
+        study.check_claims()
+    except UserError:
+        if not overrides:
+            raise
+        try:
+            written = parse_study(merge(parse(text), ()), study.folder)
+        except UserError:
+            written = None
+        study.check_claims(written)
 
 
 def list_studies() -> dict[str, Study]:

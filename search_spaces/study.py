@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -127,16 +128,29 @@ class Study:
         return tuple(self._substitute.first(axis, value) for axis in shown for value in axis.extremes) or (
             self._substitute.first(),)
 
-    def check_claims(self) -> None:
-        """Raise UserError for a claim about trials that this study does not have: it could never be decided."""
+    def check_claims(self, written: Study | None = None) -> None:
+        """Raise UserError for a claim about trials that neither this study has nor the one that was ``written``, before
+        overrides took some out: it could never be decided."""
         for i, claim in enumerate(self.claims):
-            for name, wanted in claim.where.items():
-                planned = self.planned(name)
-                if planned is not None:
-                    check_values(wanted, name, planned, f"analysis[{i}].where.{name}")
-            step = claim.at.step
-            if step is not None and (most := most_steps(self.base, self.axes)) is not None and step > most * NEAR:
-                raise UserError(f"analysis[{i}].at.step: no trial takes more than {most:,} steps, got {step:,}")
+            try:
+                self.check_claim(claim, f"analysis[{i}]")
+            except UserError:
+                if written is None:
+                    raise
+                with contextlib.suppress(UserError):
+                    written.check_claim(claim, f"analysis[{i}]")
+                    continue
+                raise
+
+    def check_claim(self, claim: Claim, place: str) -> None:
+        """Raise UserError if the claim, which stands at ``place``, is about trials that this study does not have."""
+        for name, wanted in claim.where.items():
+            planned = self.planned(name)
+            if planned is not None:
+                check_values(wanted, name, planned, f"{place}.where.{name}")
+        step = claim.at.step
+        if step is not None and (most := most_steps(self.base, self.axes)) is not None and step > most * NEAR:
+            raise UserError(f"{place}.at.step: no trial takes more than {most:,} steps, got {step:,}")
 
     def train_size(self, task: Mapping[str, Any]) -> int | None:
         """Number of training samples of a task of this study; None where every batch is fresh."""

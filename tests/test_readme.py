@@ -47,8 +47,8 @@ def said(command: str, out: str, here: Path) -> bool:
         "plan decay.yaml": lambda: " 40 " in out,
         "run decay.yaml": lambda: len(pd.read_parquet(decay / "trials")) == 40,
         "plan decay.yaml space.seed.replicates=3": lambda: " 20" in out,
-        "query": lambda: "100" in out and "fc1" in out,
-        "fit decay.yaml": lambda: "holds" in out and "n = 10" in out,
+        "query": lambda: "100" in out and "1000" in out,
+        "fit decay.yaml": lambda: "holds" in out and "n = 30" in out,
         "report decay.yaml": lambda: (decay / "report" / "index.html").stat().st_size > 50_000,
         "spectra": lambda: " 64 x 48 " in out and (here / "esd.png").stat().st_size > 5_000,
     }

@@ -52,6 +52,16 @@ def evaluate_lanes(network: Network, params: Params, buffers: Params, data: Data
     return _evaluate(network, forward, data, given_Kn, max(64, CHUNK // lanes))
 
 
+def chance_loss(data: Data, given_n: Tensor | None = None) -> float:
+    """The training loss of the best constant output: the entropy of the shares of the classes, or half the variance of
+    the targets."""
+    targets = data.train_targets if given_n is None else data.target(given_n)
+    mean_C = targets.mean(0, dtype=torch.float64)
+    if data.classes is not None:
+        return float(torch.special.entr(mean_C).sum())
+    return float(0.5 * (targets.double() - mean_C).square().sum(-1).mean())
+
+
 @torch.no_grad()
 def _evaluate(network: Network, forward: Callable[[Tensor], Tensor], data: Data, given: Tensor | None, chunk: int,
               ) -> list[Losses]:

@@ -22,7 +22,8 @@ from trials.weights import OF
 SCHEMA_VERSION = 1
 VERSION_KEY = b"phasesweep.schema_version"
 TABLES = ("trials", "steps", "layers", "spectra")
-FINAL = ("completed", "stopped", "diverged")  # statuses that are results; "failed" is tried again by the next run
+FINISHED = ("completed", "stopped")
+FINAL = (*FINISHED, "diverged")  # statuses that are results; "failed" is tried again by the next run
 
 _ID = text("trial_id", "hash of the trial's canonical configuration, seed included")
 _STEP = whole("step", "optimizer steps taken when this was measured; 0 is before training", "step")
@@ -36,6 +37,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         whole("steps", "optimizer steps taken", "step"),
         number("epochs", "passes over the training set taken", "epoch"),
         *LOSSES,
+        number("chance_loss", "train_loss of the best constant output: the entropy of the shares of the classes, or "
+               "half the variance of the targets", "nat or squared unit"),
         whole("parameters", "trainable parameters of the model"),
         number("wall_time", "time spent on this trial, measurements included; its share of a pack's", "s"),
         whole("lanes", "trials trained side by side in its pack, this one included; 1 is alone"),

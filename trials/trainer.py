@@ -14,7 +14,7 @@ from trials.batches import Batches
 from trials.blame import blame
 from trials.checkpoint import NO_CHECKPOINTS, Checkpoint, Checkpoints
 from trials.divergence import CHECK_EVERY, NOT_FINITE, Watch
-from trials.evaluate import NAMES, evaluate
+from trials.evaluate import NAMES, chance_loss, evaluate
 from trials.guest import put_back
 from trials.knobs.base import Moment
 from trials.measure import Measure
@@ -63,13 +63,13 @@ def verdict(trial: Trial, taken: int, reason: str) -> tuple[str, int, str]:
 def outcome(observer: Observer, status: str, taken: int, reason: str | None, wall_time: float, lanes: int = 1,
             ) -> dict[str, object]:
     """The row of ``trials`` of a trial that came to an end after ``taken`` steps (its divergence is at that step)."""
-    emitted = observer.emitted
+    emitted, trial = observer.emitted, observer.trial
     losses = emitted.steps[-1] if status not in ("diverged", "failed") else {}
     return {
         "status": status, "reason": reason, "steps": taken, "epochs": observer.epochs(taken),
         "diverged_step": taken if status == "diverged" else None,
-        **{name: losses.get(name) for name in NAMES},
-        "parameters": sum(value.numel() for value in observer.trial.initial.values()),
+        **{name: losses.get(name) for name in NAMES}, "chance_loss": chance_loss(trial.data, trial.given),
+        "parameters": sum(value.numel() for value in trial.initial.values()),
         "wall_time": wall_time, "lanes": lanes,
     }
 

@@ -1,6 +1,7 @@
-"""Trials that never got to the moment at which a claim looks, and whether they could carry its verdict.
+"""Trials that a claim's rows lack, or that ended at chance; and whether those that never got to the moment at which it
+looks could carry its verdict.
 
-What they would have shown is unknown. A verdict that stands whether all of them would have shown the least or the
+What these would have shown is unknown. A verdict that stands whether all of them would have shown the least or the
 greatest of the numbers seen does not rest on their absence (the bounds of Manski 1990, on the range observed).
 """
 
@@ -18,17 +19,31 @@ if TYPE_CHECKING:
     from analysis.tables import Frames
 
 
-def said(tables: Frames, rows: pd.DataFrame, over: str) -> list[str]:
-    """How many trials ``observations`` left out of ``rows`` since they never got to the moment or were not measured
-    near it, and at which values of ``over``; nothing where there are none."""
-    ids = rows.attrs.get("absent", ())
-    if not ids:
-        return []
-    what = f"{len(ids)} {'trials' if len(ids) > 1 else 'trial'} left out, never there"
-    if over not in tables.trials:
-        return [what]
-    counts = tables.trials.loc[tables.trials["trial_id"].isin(ids), over].value_counts().sort_index()
-    return [f"{what}: {over} {', '.join(f'{value} ({count})' for value, count in counts.items())}"]
+def said(tables: Frames, rows: pd.DataFrame, *over: str) -> list[str]:
+    """What there is to say of the trials behind ``rows`` of ``observations``: how many are not among them, since they
+    never got to the moment (or were not measured near it) or diverged, and how many ended at chance, at which values of
+    the first of ``over``; and which other axes have several values at one of ``over``."""
+    trials = tables.trials.set_index("trial_id")
+    words = []
+    for key, what in (("absent", "left out, never there"), ("diverged", "left out, diverged"),
+                      ("at_chance", "at chance, and counted")):
+        if ids := rows.attrs.get(key, ()):
+            line = f"{len(ids)} {'trials' if len(ids) > 1 else 'trial'} {what}"
+            if over[0] in trials:
+                counts = trials.loc[list(ids), over[0]].value_counts().sort_index()
+                line += f": {over[0]} {', '.join(f'{_short(value)} ({count})' for value, count in counts.items())}"
+            words.append(line)
+    if set(over) <= {*rows} - {"step"}:
+        here = rows[["trial_id", *over]].merge(tables.trials[["trial_id", *(
+            axis for axis in tables.axes if axis not in (*over, "seed"))]], on="trial_id")
+        several = here.drop(columns="trial_id").groupby(list(over), observed=True).nunique().max()
+        pools = [f"{axis} ({here[axis].nunique()} values)" for axis in several.index[several > 1]]
+        words += [f"pools {', '.join(pools)}"] if pools else []
+    return words
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def extremes(values: pd.Series) -> dict[str, float]:

@@ -53,6 +53,15 @@ class Verdict:
     rivals: tuple[Any, ...] = field(default=(), repr=False)
     family: Family | None = None
 
+    @property
+    def standing(self) -> str:
+        """What becomes of a decided answer among other claims, in words; empty where it is undecided or alone."""
+        if not self.family or self.answer == "undecided":
+            return ""
+        if all(math.isnan(each.value) for each in self.estimates.values()):
+            return f"stands among {self.family.claims} claims: it rests on no interval"
+        return str(self.family)
+
     def as_json(self) -> dict[str, Any]:
         """Plain data; ends and values that are not finite are None."""
         def number(value: float) -> float | None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from analysis.claims import absent
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, setting
 from analysis.estimates import LEVEL, UNLIKELY
 from analysis.observe import observations, pooled
@@ -34,7 +35,7 @@ class CollapseClaim(Claim):
         fit = collapse(rows, self.over, self.collapse, self.by, cluster="configuration",
                        crossed="seed" if "seed" in rows else None, level=level)
         tested = f"p = {fit.p_collapse:.2g}, F test of a shift and a tilt of each {self.by} against one curve"
-        notes, doubts = pooled(rows), []
+        notes, doubts = [*absent.said(tables, rows, self.by, self.over), *pooled(rows)], []
         if math.isnan(fit.p_collapse):
             doubts = ["too few means to test whether there is one curve"]
         elif fit.p_collapse < UNLIKELY:

@@ -53,7 +53,7 @@ def together(verdicts: Sequence[Verdict]) -> str:
     if not decided:
         return ""
     alone = [str(place) for place, family in decided.items() if family.verdict == "undecided"]
-    rest = f"; decided only by itself: {', '.join(alone)}" if alone else ""
+    rest = f"; decided only by itself: claim{'s' * (len(alone) > 1)} {', '.join(alone)}" if alone else ""
     return (f"{len(decided) - len(alone)} of {len(decided)} decided verdicts stand among {len(verdicts)} claims (Holm: "
             f"the chance that any is wrong is at most {1 - LEVEL:.0%}){rest}")
 

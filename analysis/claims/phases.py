@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -64,11 +64,6 @@ def _names(value: Any, place: str, known: tuple[str, ...], fewest: int) -> tuple
     return tuple(value)
 
 
-def claimed_layer(claims: Sequence[Claim]) -> str | None:
-    """The layer that the first claim about phases names, if there is one."""
-    return next((claim.phases for claim in claims if isinstance(claim, PhasesClaim)), None)
-
-
 @CLAIMS.register("phases")
 @dataclass(frozen=True, kw_only=True)
 class PhasesClaim(Claim):
@@ -110,18 +105,18 @@ class PhasesClaim(Claim):
 
         doubts: list[str] = []
         if self.over == "step":
-            rows = observations(tables, {"phase"}, self.at, {**self.where, "layer": (self.phases,)})
-            rows = phases_in_training(tables, self.phases).merge(rows[["trial_id", "configuration"]], on="trial_id")
+            trials = observations(tables, {"phase"}, self.at, {**self.where, "layer": (self.phases,)})
+            rows = phases_in_training(tables, self.phases).merge(trials[["trial_id", "configuration"]], on="trial_id")
             fit, moment = walk_in_training(rows, self.order.phases, level=level), "in training"
         else:
-            rows = observations(tables, {"phase", "because", self.over}, self.at,
-                                {**self.where, "layer": (self.phases,)})
+            rows = trials = observations(tables, {"phase", "because", self.over}, self.at,
+                                         {**self.where, "layer": (self.phases,)})
             fit, moment = walk(rows, self.over, self.order.phases, level=level), str(self.at)
             ends = {phase: phase for phase in (self.order.phases[0], self.order.phases[-1])}
             doubts = absent.doubts(tables, rows, "phase", ends, self.expect, fit.estimates,
                                    lambda rows: walk(rows, self.over, self.order.phases, level=level).estimates)
         answers, notes = self._others(fit, rows)
-        notes = [f"{self.over}: {fit}", *notes, *absent.said(tables, rows, self.over)]
+        notes = [f"{self.over}: {fit}", *notes, *absent.said(tables, trials, self.over)]
         return self.decided(f"phase of {self.phases} {moment} over {self.over}", fit.estimates, fit.n, fit.method, fit,
                             notes, answers, doubts=doubts)
 
@@ -151,5 +146,7 @@ class PhasesClaim(Claim):
             notes.append(f"{out} of {len(rows)} labels left out: {each}")
         if out > LEFT_OUT * len(rows):
             answers.append("undecided")
-        what = "of trials never go back" if self.over == "step" else f"of steps along {self.over} keep the order"
+            notes.append("these are more than a fifth, so that nothing is decided")
+        what = ("of trials never go back" if self.over == "step" else
+                f"of neighbouring values of {self.over} are in the order")
         return answers, [*notes, *([f"{fit.kept:.0%} {what}"] if moved else [])]

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from analysis.cells import cell_axes, last_layers, main_layer
-from analysis.figures.esd import first_cells, held_in_each, pick
+from analysis.figures.held import first_cells, held_in_each, pick
 from analysis.figures.overview import counts
 from analysis.figures.phase_map import set_scale
 from analysis.figures.replicates import named

@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from analysis.cells import cell_axes, last_layers, main_layer
+from analysis.cells import cell_axes, labelled_layers, last_layers, main_layer
+from analysis.chance import at_chance
+from analysis.figures.held import first_cells, held_in_each, pick
 from analysis.figures.style import COLORS, GREY, LINES, called, label, name_lines, sheet, short, shorts
 from analysis.selection import Where, column_called, select
 from analysis.tables import Frames
@@ -28,12 +30,13 @@ def spectra_figure(tables: Frames, layer: str | None = None, axis: str | None = 
                    where: Where | None = None, overlay: bool = False, title: str | None = None) -> Figure:
     """Density of the eigenvalues of W^T W / N of ``layer`` (by default the widest hidden one) at the end of training.
 
-    One panel for each of at most ``count`` values of ``axis`` (by default the first), evenly picked; each shows the
-    spectrum of a single trial, never a pool of several: all agree in the other axes and the seed, which the note names
-    (``where`` chooses them: {"lr": 0.1}). The Marchenko-Pastur density of the stored fit (``lambda_plus``), scaled to
-    its share of the eigenvalues, is drawn over it. Panels share their axes unless their spectra differ by decades.
-    ``overlay`` draws all of them into one panel, as lines. Raises UserError where no spectra were measured, and for an
-    unknown layer, axis or value.
+    One panel for each of at most ``count`` values of ``axis`` (by default the first), evenly picked, but for those that
+    show a phase more; each shows the spectrum of a single trial, never a pool of several: all agree in the other axes
+    and the seed, which the note names (``where`` chooses them: {"lr": 0.1}). They are those with fewest trials that
+    ended at chance, and a panel of one says so. The Marchenko-Pastur density of the stored fit (``lambda_plus``),
+    scaled to its share of the eigenvalues, is drawn over it. Panels share their axes unless their spectra differ by
+    decades. ``overlay`` draws all of them into one panel, as lines. Raises UserError where no spectra were measured,
+    and for an unknown layer, axis or value.
     """
     tables = select(tables, where)
     layers = last_layers(tables, ("lambda_plus", "n_spikes"))
@@ -47,13 +50,15 @@ def spectra_figure(tables: Frames, layer: str | None = None, axis: str | None = 
         raise UserError(f"{tables.place}: no spectra of a layer called {layer!r}; {did_you_mean(layer, known)}")
     axis = column_called(axis, tables.axes, tables.place, "axis") if axis else _first_varied(tables)
     others = [other for other in tables.axes if other != axis]
-    rows = layers.merge(tables.trials[["trial_id", axis, *others]])
+    rows = layers.merge(tables.trials[["trial_id", axis, *others]]).merge(at_chance(tables).reset_index())
+    phases = labelled_layers(tables)[["trial_id", "layer", "phase"]]
     fixed: dict[str, object] = {}
     if axis == "study":  # which differ in layers and axes
         rows = first_cells(pd.concat([of[of["layer"] == (layer or main_layer(of))]
                                       for _, of in rows.groupby("study", observed=True)]), others)
     else:
-        rows, fixed = pick(rows[rows["layer"] == (layer or main_layer(rows))], axis, others, count)
+        rows = rows[rows["layer"] == (layer or main_layer(rows))].merge(phases, on=["trial_id", "layer"], how="left")
+        rows, fixed = pick(rows, axis, others, count)
     kept = tables.table("spectra", ["trial_id", "step", "layer", "eigenvalues"],
                         pc.field("trial_id").isin(rows["trial_id"].tolist()))
     rows = rows.merge(kept, on=["trial_id", "step", "layer"])
@@ -72,14 +77,15 @@ def _first_varied(tables: Frames) -> str:
 
 
 def _side_by_side(rows: pd.DataFrame, axis: str, title: str, note: str) -> Figure:
-    shared = not _apart(rows["eigenvalues"])
+    shared, bins = not _apart(rows["eigenvalues"]), int(min(44, 8 + rows["cols"].max() // 4))
     note += ("Bars: density of its eigenvalues; curve: Marchenko-Pastur bulk; dotted: its edge; triangles: eigenvalues "
              f"beyond the edge.{'' if shared else ' Each panel has axes of its own: the spectra differ by decades.'}")
     columns = min(len(rows), 2)
     with sheet(-(-len(rows) // columns), columns, title, note, sharex=shared, sharey=shared) as (figure, panels):
         for panel, row, name in zip(panels, rows.to_dict("records"), shorts(rows[axis]), strict=False):
-            _density(panel, row, bin_edges(rows["eigenvalues"] if shared else pd.Series([row["eigenvalues"]])))
-            panel.set_title(f"{panel.get_title(loc='left')} {label(axis, unit=False)} {name}")
+            _density(panel, row, bin_edges(rows["eigenvalues"] if shared else pd.Series([row["eigenvalues"]]), bins))
+            lost = " (at chance)" if row["at_chance"] else ""
+            panel.set_title(f"{panel.get_title(loc='left')} {label(axis, unit=False)} {name}{lost}")
             panel.set_ylabel(DENSITY)
             panel.set_xlabel(EIGENVALUE)
             panel.label_outer() if shared else _few_ticks(panel)
@@ -129,36 +135,6 @@ def model_figure(name: str, layers: Sequence[Mapping[str, Any]]) -> Figure:
         for panel in panels[len(layers):]:
             panel.remove()
     return figure
-
-
-def pick(layers: pd.DataFrame, axis: str, others: list[str], count: int) -> tuple[pd.DataFrame, dict[str, object]]:
-    """(Rows that differ in ``axis`` only, ``count`` of them evenly spread; the values of ``others`` they share): the
-    first combination of these that has most values of the axis."""
-    fixed: dict[str, object] = {}
-    if others:
-        values = layers.groupby(others, dropna=False, observed=True)[axis].transform("nunique")
-        first = layers[values == values.max()].sort_values(others).iloc[0]
-        fixed = {name: first[name] for name in others}
-        for name, value in fixed.items():
-            layers = layers[layers[name].isna() if pd.isna(value) else layers[name] == value]
-    rows = layers.sort_values(axis)
-    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))], fixed
-
-
-def first_cells(rows: pd.DataFrame, others: list[str]) -> pd.DataFrame:
-    """The rows of each study that have the values of ``others`` that come first there."""
-    firsts = []
-    for _, of in rows.groupby("study", observed=True):
-        numbers = of.groupby(others, dropna=False, observed=True).ngroup() if others else pd.Series(0, of.index)
-        firsts.append(of[numbers == numbers.min()])
-    return pd.concat(firsts)
-
-
-def held_in_each(rows: pd.DataFrame, others: list[str]) -> str:
-    """``one: lr 0.1; other: lr 0.2``, of ``first_cells``."""
-    return "; ".join(f"{row['study']}: " + ", ".join(f"{label(name, unit=False)} {short(row[name])}" for name in others
-                                                     if pd.notna(row[name]))
-                     for row in rows.drop_duplicates("study").to_dict("records"))
 
 
 def bin_edges(spectra: pd.Series, bins: int = 44) -> np.ndarray:
@@ -214,8 +190,9 @@ def _density(panel: Axes, row: dict[str, Any], edges: np.ndarray) -> None:
     panel.stairs(heights, edges, color=COLORS[0], linewidth=0.6)
     panel.set(xscale="log", yscale="log")
     panel.set_ylim(0.3 * heights[heights > 0].min(), 3 * heights.max())
-    counts = [f"{below} below the axis"] if (below := (values < edges[0]).sum()) else []
     edge = row["lambda_plus"]
+    inner = values[~(values > edge)] if pd.notna(edge) else values  # each eigenvalue is counted once
+    counts = [f"{below} below the axis"] if (below := (inner < edges[0]).sum()) else []
     if pd.notna(edge):
         beyond = values[values > edge]
         x, density = marchenko_pastur(edge, row["cols"] / row["rows"], edges[0])

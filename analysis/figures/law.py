@@ -15,7 +15,7 @@ from analysis.laws.law import LawFit
 from trials.errors import UserError
 
 
-def law_figure(fit: LawFit, compare: Sequence[LawFit] = ()) -> Figure:
+def law_figure(fit: LawFit, compare: Sequence[LawFit] = (), *, title: str | None = None) -> Figure:
     """(a) The data, the law with its 95% band, and the laws of ``compare`` dashed; (b) residuals of the law.
 
     Rows are faint, their means at each x bold (geometric means for a law fitted to logarithms). The legend gives
@@ -39,7 +39,7 @@ def law_figure(fit: LawFit, compare: Sequence[LawFit] = ()) -> Figure:
     if len(fit.x) > 1 and compare:
         note += " AICc of others: " + ", ".join(f"{other.law.name} {_behind(other, fit)}" for other in compare) + "."
     inputs = " and ".join(label(name, unit=False) for name in fit.x)
-    title = f"{label(fit.y, unit=False).partition('  ')[0]}, by {inputs}"
+    title = title or f"{label(fit.y, unit=False).partition('  ')[0]}, by {inputs}"
     with sheet(1, 2, title, note) as (figure, (law, residuals)):
         _law(law, data, fit, compare)
         _residuals(residuals, data, fit)

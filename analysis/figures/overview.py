@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from analysis.cells import FINISHED, cell_axes, ends, last_layers
+from analysis.cells import cell_axes, ends, last_layers
 from analysis.figures.style import (
     COLORS,
     GREY,
@@ -26,6 +26,7 @@ from analysis.figures.style import (
     make_log,
     name_decades,
     name_lines,
+    name_numbers,
     plain,
     sheet,
     short,
@@ -35,6 +36,7 @@ from analysis.figures.style import (
 from analysis.selection import Where, said, select
 from analysis.studies import one_study
 from analysis.tables import Frames
+from trials.records import FINISHED
 
 
 def summary_figure(tables: Frames, layers: Sequence[str] | None = None, *, where: Where | None = None,
@@ -62,8 +64,9 @@ def _curves(tables: Frames, layers: Sequence[str] | None, axis: str, held: str, 
         layers = [layer for layer in sizes.index if layer in sizes.nlargest(len(LINES)).index]
     trials, layers = ends(tables, layers)
     trials["study"] = tables.name
+    least = min(2, trials[axis].nunique())  # at one value of several there is nothing to see
     metrics = [metric for metric in ("stable_rank", "mp_softrank", "alpha")
-               if any(trials[f"{layer}.{metric}"].notna().any() for layer in layers)]
+               if any(trials.loc[trials[f"{layer}.{metric}"].notna(), axis].nunique() >= least for layer in layers)]
     quantity = "accuracy" if trials["test_accuracy"].notna().any() else "loss"
     count = len(metrics) + 1
     columns = 2 if count == 4 else count
@@ -73,8 +76,10 @@ def _curves(tables: Frames, layers: Sequence[str] | None, axis: str, held: str, 
     if (trials["status"] == "diverged").any():
         note += " Crosses: some trials diverged."
     if layers:
+        some = any(trials[f"{layer}.alpha"].notna().any() for layer in layers)
         note += r" $\alpha$: only where the tail is a power law" + (
-            "." if "alpha" in metrics else ", as none is here.")
+            "." if "alpha" in metrics else f", as at one {label(axis, unit=False)} alone." if some else
+            ", as none is here.")
     with sheet(-(-count // columns), columns, title, note) as (figure, panels):
         *spectral, training = panels
         for panel, metric in zip(spectral, metrics, strict=True):
@@ -142,7 +147,7 @@ def _finish(panel: Axes, values: pd.Series, axis: str, name: str) -> None:
 
 def thinned(panel: Axes, ticks: np.ndarray) -> list[str]:
     """Labels of ``ticks``, those blanked that would touch the one before."""
-    characters = 14 * panel.bbox.width / panel.figure.dpi  # that fit side by side
+    characters = 17 * panel.bbox.width / panel.figure.dpi  # that fit side by side
     at = panel.transAxes.inverted().transform(panel.transData.transform(np.column_stack([ticks, ticks])))[:, 0]
     end, kept = -np.inf, []
     for place, text in zip(at * characters, shorts(ticks), strict=True):
@@ -178,8 +183,7 @@ def _maps(tables: Frames, layers: Sequence[str] | None, x: str, y: str, others: 
             draw = _map if grid else _scatter
             drawn = draw(panel, trials, x, y, column, norm=norm, cmap="Greys" if fraction else "viridis")
             bar = figure.colorbar(drawn, ax=panel, location="bottom", aspect=30, pad=0.03)
-            if isinstance(drawn.norm, LogNorm):
-                name_decades(bar)
+            name_decades(bar) if isinstance(drawn.norm, LogNorm) else name_numbers(bar)
             panel.set_title(f"{panel.get_title(loc='left')} {shown}")
             panel.set_xlabel(label(x))
             panel.grid(False)

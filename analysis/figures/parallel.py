@@ -29,8 +29,8 @@ def parallel_view(tables: Frames, metric: str, layer: str | None = None, *, wher
     the mean of ``metric`` over its finished trials.
 
     Axes have a scale of their own, logarithmic where their values are, and names for categories. The best cells are
-    darkest, thickest and on top: those with the highest metric, the lowest for a loss or an error. Cells of which no
-    trial finished are dotted and do not reach the bar. ``metric`` is as in ``by_trial``, or a column
+    thickest and on top: those with the highest metric, the lowest for a loss or an error; colours are those of a map.
+    Cells of which no trial finished are dotted and do not reach the bar. ``metric`` is as in ``by_trial``, or a column
     of ``layer``; ``where`` keeps trials by their values: {"lr": 0.1}. Raises UserError for an unknown metric or value,
     a metric that no finished trial has, and a study of fewer than two axes.
     """
@@ -47,7 +47,7 @@ def parallel_view(tables: Frames, metric: str, layer: str | None = None, *, wher
     cells = cells.sort_values(metric, ascending=not low, na_position="first", kind="stable")
     none = int(cells[metric].isna().sum())
     title = title or f"{tables.name}: {named(metric).partition('  ')[0]}, by all axes"
-    note = (f"{counts(trials)}{said(where)} A line for each of {len(cells)} cells, means over seeds; on top, dark: the "
+    note = (f"{counts(trials)}{said(where)} A line for each of {len(cells)} cells, means over seeds; on top: the "
             f"{'lowest' if low else 'highest'}; thick: the best tenth."
             f"{f' Dotted: {none} of which no trial has one.' if none else ''}")
     norm = (LogNorm if spans_decades(cells[metric]) else Normalize)(cells[metric].min(), cells[metric].max())
@@ -59,7 +59,7 @@ def parallel_view(tables: Frames, metric: str, layer: str | None = None, *, wher
         panel.grid(False)
         panel.spines[:].set_visible(False)
         panel.tick_params(length=0)
-        colors = ScalarMappable(norm, SEQUENTIAL if low else SEQUENTIAL.reversed())
+        colors = ScalarMappable(norm, SEQUENTIAL)
         figure.colorbar(colors, cax=panel.inset_axes((1, 0, 0.015, 1)), label=named(metric))
         heights = [_axis(panel, place, cells[axis]) for place, axis in enumerate(axes)]
         _lines(panel, np.column_stack(heights), cells[metric], colors)

@@ -33,17 +33,20 @@ from analysis.figures.style import (
     shorts,
     spans_decades,
 )
+from analysis.observe import observations
 from analysis.phases import PHASES
 from analysis.selection import Where, said, select_rows
+from analysis.tables import Frames
 from trials.errors import UserError, no_column
 
 Array = npt.NDArray[np.float64]
 NONE = "none"  # what a trial without a value is called
 
 
-def phase_map(rows: pd.DataFrame, x: str, y: str, value: str, boundary: Boundary | None = None, *,
+def phase_map(rows: pd.DataFrame | Frames, x: str, y: str, value: str, boundary: Boundary | None = None, *,
               where: Where | None = None, title: str | None = None) -> Figure:
-    """The cells of the grid of ``x`` and ``y``, coloured by ``value``; ``rows`` has a row for each trial.
+    """The cells of the grid of ``x`` and ``y``, coloured by ``value``; ``rows`` has a row for each trial, or
+    they are those of a study's tables at the end of training.
 
     A category (phase, status, truth value; at most seven) has a colour and a marker; a cell whose trials disagree is
     split by their shares. A number is shown by its mean over trials where it is finite, hatched where it is in none.
@@ -52,6 +55,8 @@ def phase_map(rows: pd.DataFrame, x: str, y: str, value: str, boundary: Boundary
     {"weight_decay": 0}. Raises UserError for an unknown column or value, no rows, more than seven categories, and a
     boundary over other axes.
     """
+    if isinstance(rows, Frames):
+        rows = observations(rows, {x, y, value, "diverged", *(where or {})})
     rows = select_rows(rows, where, "phase map")
     for name in (x, y, value):
         if name not in rows:
@@ -66,7 +71,7 @@ def phase_map(rows: pd.DataFrame, x: str, y: str, value: str, boundary: Boundary
     grid = 2 * cells >= rows[x].nunique() * rows[y].nunique()
     categories = not is_numeric(rows[value])
     drawn = "cells whose trials disagree are split" if categories else "means of cells; hatched: no trial has a number"
-    note = f"{len(rows)} trials in {cells} cells; {drawn}; blank: not tried." if grid else (
+    note = f"{len(rows)} trials in {cells} cells; {drawn}; blank: none of these trials." if grid else (
         f"{len(rows)} trials, a point each{'' if categories else '; crosses have no number'}.")
     note += said(where)
     if boundary is not None:

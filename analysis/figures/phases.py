@@ -77,10 +77,17 @@ def headline_figure(tables: Frames, layer: str | None = None) -> Figure:
 
 
 def walk_figure(fit: Walk) -> Figure:
-    """The labels that a claim was judged by: along an axis the shares of phases at each value, in training of steps."""
-    shares = (fit.rows.assign(phase=fit.rows["phase"].fillna("none")).groupby(fit.x)["phase"]
-              .value_counts(normalize=True).unstack(fill_value=0.0))
-    note = f"rank correlation {fit.estimates['rank_correlation']} ({fit.method}). Heights: shares of the trials."
+    """The labels that a claim was judged by: along an axis the shares of phases at each value; in training, at each
+    step, those of all trials, each by its latest label, after its end by the last."""
+    rows = fit.rows.assign(phase=fit.rows["phase"].fillna("none"))
+    if fit.x == "step":
+        latest = rows.pivot(index="trial_id", columns="step", values="phase").ffill(axis=1)
+        rows = latest.melt(value_name="phase", ignore_index=False).dropna()
+        what = f"{len(latest)} trials, each by its latest label (after its end by its last)"
+    else:
+        what = f"trials, {rows.groupby(fit.x).size().min()} or more a value" if len(rows) else "trials"
+    shares = rows.groupby(fit.x)["phase"].value_counts(normalize=True).unstack(fill_value=0.0)
+    note = f"rank correlation {fit.estimates['rank_correlation']} ({fit.method}). Heights: shares of the {what}."
     with sheet(1, 1, f"Phases by {label(fit.x, unit=False)}", note) as (figure, [panel]):
         for place, (_, row) in enumerate(shares.iterrows()):
             low = 0.0
@@ -89,6 +96,8 @@ def walk_figure(fit: Walk) -> Figure:
                     _fill(panel, [(place - 0.46, place + 0.46, low, low + row[name])], name)
                     low += row[name]
         ticks = np.arange(0, len(shares), -(-len(shares) // 10))
+        decades = np.flatnonzero([step == 0 or np.log10(step).is_integer() for step in map(float, shares.index)])
+        ticks = decades if fit.x == "step" and len(decades) > 2 else ticks
         panel.set(xlabel=label(fit.x), ylabel="share of trials", title="", xlim=(-0.6, len(shares) - 0.4), ylim=(0, 1),
                   xticks=ticks, xticklabels=[short(shares.index[tick]) for tick in ticks])
         panel.grid(False)

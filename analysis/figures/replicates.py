@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from analysis.cells import FINISHED, cell_axes, last_layers
+from analysis.cells import cell_axes, last_layers
+from analysis.chance import at_chance
 from analysis.estimates import LEVEL, Estimate
 from analysis.figures.style import (
     COLORS,
@@ -25,6 +26,7 @@ from analysis.figures.style import (
 from analysis.selection import Where, said, select
 from analysis.tables import Frames
 from trials.errors import UserError, did_you_mean
+from trials.records import FINISHED
 
 MOST = 60  # cells that can be told apart side by side
 
@@ -55,7 +57,9 @@ def replicate_spread(tables: Frames, metric: str, layer: str | None = None, *, w
     part = f"{len(cells)} cells ({', '.join(label(axis, unit=False) for axis in axes)})"
     part += f", of which {len(shown)} are drawn, evenly picked" if len(shown) < len(cells) else ""
     share = intraclass_correlation(numbers, trials["cell"])
-    note = (f"{len(trials)} finished trials in {part}.{said(where)} Dots: trials; dashes: "
+    lost = int(at_chance(tables).sum())
+    note = (f"{len(trials)} finished trials{f', {lost} of them at chance,' * (lost > 0)} in {part}.{said(where)} Dots: "
+            "trials; dashes: "
             f"{'geometric ' if log else ''}means. Share of the variance{' of logarithms' if log else ''} that is "
             f"between cells (intraclass correlation): {share}.")
     name = named(metric).partition("  ")[0]

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 # Okabe & Ito, "Color Universal Design" (2008), without the yellow, which is lost on white paper.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -101,8 +101,11 @@ def spans_decades(values: Any) -> bool:
 
 
 def log_spaced(values: pd.Series) -> bool:
-    """Whether the values of a swept axis span decades, and their median is nearer the middle in logarithms than as they
-    are (that of a uniform design over [0, 1] is not)."""
+    """Whether the values of a swept axis have one ratio (32, 64, 128), or span decades, and their median is nearer the
+    middle in logarithms than as they are (that of a uniform design over [0, 1] is not)."""
+    each = np.unique(np.asarray(values, float))
+    if len(each) > 2 and each[0] > 0 and np.allclose(each[1:] / each[:-1], each[1] / each[0], rtol=0.01):
+        return True
     if not spans_decades(values):
         return False
     low, middle, high = values.min(), values.median(), values.max()
@@ -124,10 +127,16 @@ def name_decades(bar: Colorbar) -> None:
     """The ticks of a horizontal bar on a log scale: plain numbers where it spans few decades, powers of ten where many,
     and no names between them, which would overprint."""
     low, high = bar.ax.get_xlim()
-    if high < low * 20:
+    if high < low * 100:
         bar.locator = LogLocator(subs=(1, 2, 5))
         bar.formatter = FuncFormatter(lambda value, place: f"{value:g}")
     bar.minorformatter = NullFormatter()
+    bar.update_ticks()
+
+
+def name_numbers(bar: Colorbar) -> None:
+    """The ticks of a bar on a linear scale: three at least, where the automatic ones are often two."""
+    bar.locator = MaxNLocator(4, min_n_ticks=3)
     bar.update_ticks()
 
 

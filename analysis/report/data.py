@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.cells import SPECTRAL, STATUSES, TRAINING, cell_axes, ends, labelled_layers, last_layers
+from analysis.chance import at_chance
 from analysis.figures.esd import bin_edges
 from analysis.figures.replicates import named
 from analysis.figures.style import LINES, PHASE_LOOKS, is_numeric, log_spaced, spans_decades
 from analysis.phases import PHASES
 from analysis.tables import Tables
+from trials.records import FINISHED
 
 TRIALS = 10_000  # at most, in the map and the table
 DETAILED = 300  # of them with curves and spectra
@@ -24,7 +26,9 @@ BINS = 40  # of a spectrum
 SPIKES = 30  # of a spectrum, the largest
 LAYERS = 4  # those with the most eigenvalues
 CURVES = 24  # metrics of the steps
-WORDS = {"diverged": "share of diverged trials", "trial_id": "trial", "wall_time": "wall time (s)"}
+SHARES = ("diverged", "at_chance")
+WORDS = {"diverged": "share of diverged trials", "at_chance": "at chance", "trial_id": "trial",
+         "wall_time": "wall time (s)"}
 
 
 def page_data(tables: Tables) -> dict[str, Any]:
@@ -38,12 +42,15 @@ def page_data(tables: Tables) -> dict[str, Any]:
     layers, others = _layers(tables)
     trials, _ = ends(tables, layers)
     trials["diverged"] = (trials["status"] == "diverged").where(trials["status"] != "failed").astype(float)
+    trials["at_chance"] = at_chance(tables).where(trials["status"].isin(FINISHED)).astype(float)
+    if not trials["at_chance"].any():
+        trials["at_chance"] = None
     trials = trials.join(_phases(tables, layers)).reset_index()
     by, total = cell_axes(tables), len(trials)
     trials = sample(trials, by, TRIALS)
     detailed = sample(trials, by, DETAILED)
     trials = trials.sort_index().sort_values(tables.axes, kind="stable")
-    measures = [name for name in (*TRAINING, "diverged", "status", *(
+    measures = [name for name in (*TRAINING, *SHARES, "status", *(
         f"{layer}.{metric}" for layer in layers for metric in (*SPECTRAL, "phase"))) if trials[name].notna().any()]
     shown = ["trial_id", *tables.axes, "status", *(name for name in measures if name not in ("status", "diverged")),
              "steps", "wall_time", "reason"]
@@ -110,7 +117,7 @@ def _column(values: pd.Series, name: str) -> dict[str, Any]:
 
 
 def _measure(values: pd.Series, name: str) -> dict[str, Any]:
-    measure = {"name": name, "label": title(name), "share": name == "diverged"}
+    measure = {"name": name, "label": title(name), "share": name in SHARES}
     if is_numeric(values):
         return {**measure, "log": spans_decades(values)}
     order = PHASES if name != "status" else STATUSES
@@ -172,12 +179,13 @@ def _histogram(first: pd.Series, last: pd.Series) -> dict[str, Any]:
     """Counts of eigenvalues at the last step, and at the first if that is another, in bins of ln lambda."""
     edges = bin_edges(pd.Series([row["eigenvalues"] for row in (first, last)]), int(min(BINS, 8 + last["cols"] // 4)))
     edge, eigenvalues = last["lambda_plus"], np.asarray(last["eigenvalues"])
-    beyond = np.sort(eigenvalues[eigenvalues > edge])[::-1] if pd.notna(edge) else np.array([])
+    above = eigenvalues > (edge if pd.notna(edge) else np.inf)
+    beyond = np.sort(eigenvalues[above])[::-1]
     counts = {row["step"]: np.histogram(row["eigenvalues"], edges)[0].tolist() for row in (first, last)}
     facts = {"layer": last["layer"], "rows": int(last["rows"]), "cols": int(last["cols"]), "step": int(last["step"]),
              "count": len(eigenvalues), "edge": _digits(edge) if pd.notna(edge) else None}
     return {**facts, "trial_id": last["trial_id"], "low": float(edges[0]), "high": float(edges[-1]),
-            "below": int((eigenvalues < edges[0]).sum()), "counts": counts[last["step"]],
+            "below": int((eigenvalues[~above] < edges[0]).sum()), "counts": counts[last["step"]],
             "beyond": len(beyond), "spikes": [_digits(value) for value in beyond[:SPIKES]],
             "first": None if first["step"] == last["step"] else {
                 "step": int(first["step"]), "count": len(first["eigenvalues"]), "counts": counts[first["step"]]}}

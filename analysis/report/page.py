@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import STATUSES
+from analysis.chance import at_chance
 from analysis.claims import Verdict
 from analysis.claims.family import together
 from analysis.estimates import Answer, Estimate
@@ -84,7 +85,7 @@ def report(about: About, tables: Tables, verdicts: Sequence[Verdict], of_claims:
     links = [tag("a", words, href=f"#{key}") for key, (words, _) in sections.items()]
     body = tag(
         "body", tag("a", "Skip to the verdicts", class_="skip", href="#verdicts"),
-        tag("header", _head(about, tables.trials, verdicts), tag("nav", *links, aria_label="Sections")),
+        tag("header", _head(about, tables, verdicts), tag("nav", *links, aria_label="Sections")),
         tag("main", *(tag("section", tag("h2", words, id=f"{key}-title"), *content, id=key,
                           aria_labelledby=f"{key}-title") for key, (words, content) in sections.items())),
         tag("footer", f"Made by phasesweep from {tables.name}."),
@@ -107,13 +108,14 @@ def _embedded(data: Mapping[str, Any]) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _head(about: About, trials: pd.DataFrame, verdicts: Sequence[Verdict]) -> Html:
+def _head(about: About, tables: Tables, verdicts: Sequence[Verdict]) -> Html:
+    trials, lost = tables.trials, int(at_chance(tables).sum())
     counts = [f"{count:,} {status}" for status in STATUSES if (count := int((trials["status"] == status).sum()))]
     source = [tag("span", about.source, class_="source"), " · "] if about.source else []
     found = {answer: sum(verdict.answer == answer for verdict in verdicts) for answer in MARKS}
     answers = [tag("span", f"{MARKS[answer]} {count} {answer if count == 1 else answer.removesuffix('s')}",
                    class_=f"answer {answer}") for answer, count in found.items() if count]
-    trials_here = f"{len(trials):,} trials: {', '.join(counts)}"
+    trials_here = f"{len(trials):,} trials: {', '.join(counts)}{f'; {lost:,} ended at chance' if lost else ''}"
     return tag("div", tag("p", about.name, class_="name"), tag("h1", about.question or about.name),
                tag("p", *source, "; ".join(filter(None, (trials_here, about.left_out))), class_="counts"),
                *([tag("p", *answers, class_="answers")] if answers else []),
@@ -139,20 +141,20 @@ def _verdict(verdict: Verdict, picture: Picture | None) -> Html:
     name, asked = next(((name, verdict.estimates[name]) for name in [*verdict.expected, *verdict.estimates]
                         if name in verdict.estimates), ("", None))
     number = [tag("span", name.replace("_", " "), class_="of"), " ", _number(asked.value)] if asked else ["–"]
-    interval = f"{_number(asked.low)} to {_number(asked.high)}" if asked else ""
+    interval = _interval(asked) if asked else ""
     line = tag("summary", answer, tag("span", verdict.claim, class_="claim"), tag("span", *number, class_="number"),
                tag("span", interval, class_="interval"),
                tag("span", tag("span", "n = ", class_="of"), f"{verdict.n:,}", class_="n"), class_="row")
     rows = [tag("tr", tag("th", name.replace("_", " "), scope="row"), tag("td", _number(e.value)),
-                tag("td", f"{_number(e.low)} to {_number(e.high)}"), tag("td", verdict.expected.get(name, "")),
+                tag("td", _interval(e)), tag("td", verdict.expected.get(name, "")),
                 class_="asked" if name in verdict.expected else None) for name, e in verdict.estimates.items()]
     level = next((e.level for e in verdict.estimates.values()), Estimate(0, 0, 0).level)
     heads = [tag("th", words, scope="col") for words in ("", "estimate", f"{level:.0%} interval", "expected")]
     numbers = [tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows))] if rows else []
     details = ([tag("p", verdict.about, class_="about")] if verdict.about else []) + [
         tag("p", f"n = {verdict.n:,}", f"; {verdict.method}" if verdict.method else "", class_="method")]
-    if verdict.family and verdict.answer != "undecided":
-        details.append(tag("p", str(verdict.family), class_="method"))
+    if verdict.standing:
+        details.append(tag("p", verdict.standing, class_="method"))
     words = tag("div", tag("p", verdict.because, class_="because"), *numbers, *details, class_="words")
     inside = tag("div", words, *([_figure(picture)] if picture else []), class_="why")
     return tag("details", line, inside, class_=f"verdict {verdict.answer}")
@@ -162,6 +164,12 @@ def _number(value: float) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     return "–" if math.isnan(value) else f"{value:.3g}".replace("-", "−")
+
+
+def _interval(estimate: Estimate) -> str:
+    if math.isnan(estimate.value):
+        return "not estimated"
+    return f"{_number(estimate.low)} to {_number(estimate.high)}"
 
 
 def _figure(picture: Picture) -> Html:

@@ -19,6 +19,7 @@ from analysis.figures.phase_map import phase_map
 from analysis.figures.phases import phases_figure, walk_figure
 from analysis.figures.replicates import replicate_spread
 from analysis.figures.spectra_time import spectra_over_time
+from analysis.figures.style import label
 from analysis.figures.trend import trend_figure
 from analysis.laws.collapse import Collapse
 from analysis.laws.law import LawFit
@@ -46,29 +47,31 @@ class Picture:
 
 def claim_pictures(verdicts: Sequence[Verdict]) -> list[Picture | None]:
     """What was fitted for each verdict, over its data; None where there is nothing to draw."""
-    return [_draw(f"claim-{place}", f"{verdict.about}: data and fit", partial(_fitted, verdict.fit, verdict.rivals))
+    return [_draw(f"claim-{place}", f"{verdict.about}: data and fit", partial(_fitted, verdict))
             for place, verdict in enumerate(verdicts, 1)]
 
 
 def study_pictures(tables: Tables, layer: str | None = None) -> list[Picture]:
-    """Those of the figures of a whole study for which it has what they need; that of the phases shows how ``layer``
-    goes through them."""
+    """Those of the figures of a whole study for which it has what they need; those of one layer show ``layer``, by
+    default the widest hidden one."""
     quantity = "test_accuracy" if tables.trials["test_accuracy"].notna().any() else "test_loss"
     figures: dict[str, tuple[str, Callable[[], Figure]]] = {
         "phases": ("The phase of each layer after training, and of one in training", lambda: phases_figure(
             tables, layer)),
         "overview": ("What the swept axes do, at the end of training", lambda: summary_figure(tables)),
-        "spectra": ("Spectra after training", lambda: spectra_figure(tables)),
-        "spectra-in-training": ("A spectrum as it forms", lambda: spectra_over_time(tables)),
+        "spectra": ("Spectra after training", lambda: spectra_figure(tables, layer, count=6)),
+        "spectra-in-training": ("A spectrum as it forms", lambda: spectra_over_time(tables, layer)),
         "replicates": ("How much of the spread is chance", lambda: replicate_spread(tables, quantity)),
     }
     drawn = [_draw(name, words, figure) for name, (words, figure) in figures.items()]
     return [picture for picture in drawn if picture is not None]
 
 
-def _fitted(fit: object, rivals: Sequence[LawFit]) -> Figure | None:
+def _fitted(verdict: Verdict) -> Figure | None:
+    fit = verdict.fit
     if isinstance(fit, LawFit):
-        return law_figure(fit, rivals)
+        what = verdict.about.partition(" = ")[0].replace("_", " ")  # such as: lr of the least test loss at the end
+        return law_figure(fit, verdict.rivals, title=f"{what}, by {' and '.join(label(x, unit=False) for x in fit.x)}")
     if isinstance(fit, Boundary):
         outcomes = fit.data[fit.outcome].map({0: "no", 1: "yes"})
         return phase_map(fit.data.assign(**{fit.outcome: outcomes}), fit.x, fit.y, fit.outcome, fit)

@@ -62,13 +62,14 @@ def main(args: argparse.Namespace, console: Console) -> int:
 
 def show(verdicts: Sequence[Verdict], console: Console) -> None:
     """Each verdict: the answer and the claim, what decided, what was fitted to how many rows and how."""
-    for verdict in verdicts:
-        console.print(Text.assemble((f"{verdict.answer:<10}", f"bold {COLORS[verdict.answer]}"), verdict.claim))
+    for place, verdict in enumerate(verdicts, 1):
+        number = f"{place}. " if len(verdicts) > 1 else ""  # by which `together` names them
+        console.print(Text.assemble((f"{verdict.answer:<10}", f"bold {COLORS[verdict.answer]}"), number, verdict.claim))
         lines = [verdict.because]
         if verdict.fit is not None:
             lines.append(f"{verdict.about}; n = {verdict.n:,}; {verdict.method}")
-        if verdict.family and verdict.answer != "undecided":
-            lines.append(str(verdict.family))
+        if verdict.standing:
+            lines.append(verdict.standing)
         for line in lines:
             console.print(Text(textwrap.fill(line, console.width - 10, initial_indent=" " * 10,
                                              subsequent_indent=" " * 10)))

@@ -46,7 +46,7 @@ def _show(study: Study, results: str, found: Survey, console: Console) -> None:
     most = " at most; the design decides as it goes" if found.open_ended else ""
     rows.append(("to run", f"{found.pending:,}{most}"))
     if found.others:
-        rows.append(("others", f"{found.others:,} trials of other settings are in the folder too"))
+        rows.append(("others", f"{found.others:,} trials that this study does not ask for are in the folder too"))
     if found.pending:
         check_measured(study)
         rows += [("claims", line) for line in doubts(study)]
@@ -96,7 +96,8 @@ def _estimates(study: Study, found: Survey) -> list[tuple[str, str]]:
         ("optimizer steps", f"{steps:,}"),
         ("trained", "\n".join(f"{what}: {words}" for what, words in how.items())),
         ("time here", f"about {duration(seconds / workers)} on {workers} workers of {study.resources.cpu:g} CPU "
-                      f"({timed.step * 1e6:.0f} us a step + {timed.sample * 1e6:.1f} us a sample; timed here)"),
+                      f"({timed.step * 1e6:.0f} us a step + {timed.sample * 1e6:.1f} us a sample; timed here); "
+                      "Ray's start and the figures come on top"),
         ("measuring", ", ".join(f"{what} {seconds * 1e3:.0f} ms" for what, seconds in timed.measuring.items())
                       + " each time"),
         ("memory", f"about {LIBRARIES + timed.bytes / 2**20:,.0f} MB a worker, its libraries included"),

@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace, console: Console) -> int:
     """Make all of it, then write it."""
     from analysis.claims import judge  # here: these bring matplotlib and scipy
-    from analysis.claims.phases import claimed_layer
+    from analysis.claims.focus import claimed_layer
     from analysis.report.page import report
     from analysis.report.pictures import claim_pictures, study_pictures
 
@@ -42,7 +42,7 @@ def main(args: argparse.Namespace, console: Console) -> int:
         found = look(study, folder)
     tables = own_tables(study, results, found)
     verdicts = judge(study.claims, tables)
-    of_claims, of_study = claim_pictures(verdicts), study_pictures(tables, claimed_layer(study.claims))
+    of_claims, of_study = claim_pictures(verdicts), study_pictures(tables, claimed_layer(study.claims, tables))
     page = report(_about(study, folder, found.left_out), tables, verdicts, of_claims, of_study)
     pictures = {f"report/{picture.name}.png": picture.png for picture in (*of_claims, *of_study) if picture}
     for name, content in (*pictures.items(), ("report/index.html", page.encode())):

@@ -38,7 +38,7 @@ def main(args: argparse.Namespace, console: Console) -> int:
     if found.others:
         kept = kept_studies(folder)
         of = f"; {', '.join(kept)} describe{'s' * (len(kept) == 1)} what was run before" if kept else ""
-        lines.append(("others", f"{found.others:,} trials of other settings are in the folder too{of}"))
+        lines.append(("others", f"{found.others:,} trials that this study does not ask for are in the folder too{of}"))
     if handed is not None:
         lines.append(("job", f"{handed.number} on {handed.to}: {_state(handed)}"))
         if handed.fetched:

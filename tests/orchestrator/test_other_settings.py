@@ -107,9 +107,9 @@ def test_claims_are_judged_on_the_studys_own_trials(capsys: pytest.CaptureFixtur
     widened = fitted(capsys, "mix.yaml", "space.lr=[0.01,0.02,0.05,0.1,0.2,0.4]", "results=R")
     assert widened["estimates"] == alone["estimates"]
     assert cli.main(["fit", "mix.yaml", "results=R"]) == 0
-    assert "15 of 20 trials in the folder are of other settings; left out" in capsys.readouterr().out
+    assert "15 of 20 trials in the folder are none that this study asks for; left out" in capsys.readouterr().out
     assert cli.main(["fit", "mix.yaml", "trial.batch_size=2", "results=R"]) == 2
-    assert "no trial of this study is there, only 20 of other settings" in capsys.readouterr().err
+    assert "no trial of this study is there, only 20 that it does not ask for" in capsys.readouterr().err
 
 
 def test_so_are_the_table_the_figures_and_the_report(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +124,7 @@ def test_so_are_the_table_the_figures_and_the_report(here: Path, capsys: pytest.
     for figure in ("summary.png", "report/claim-1.png", "report/overview.png"):
         assert (here / "R" / figure).read_bytes() == (here / "alone/R" / figure).read_bytes(), figure
     page = (here / "R/report/index.html").read_text()
-    assert "5 trials: 5 completed; 15 of 20 trials in the folder are of other settings; left out" in page
+    assert "5 trials: 5 completed; 15 of 20 trials in the folder are none that this study asks for; left out" in page
     everything = analysis.load("R")
     assert len(everything.trials) == len(everything.layers) == 20 and "momentum" in everything.axes
     own = everything.only(set(everything.trials.trial_id[:3]), ["lr"])
@@ -155,14 +155,14 @@ def test_status_says_what_else_is_there_and_no_study_file_is_lost(
             assert cli.main(["status", name]) == 0
             out = capsys.readouterr().out
             assert "completed  5\n" in out and "to run     0 of 5" in out
-            assert "others     15 trials of other settings are in the folder too; study.1.yaml, study.2.yaml" in out
+            assert "15 trials that this study does not ask for are in the folder too; study.1.yaml, study.2" in out
         assert {path.name for path in (here / "R").glob("*.yaml")} >= {"study.yaml", "study.1.yaml", "study.3.yaml"}
         kept = [load_study(str(path)) for path in sorted((here / "R").glob("study*.yaml"))]
         assert {spec.trial_id for study in kept for spec in study.trials(lambda ids: []) if spec} == set(
             analysis.load("R").trials.trial_id)
     assert len(kept) == 5  # the first of the second round is the last of the first one
     assert cli.main(["plan", "mix.yaml", "results=R"]) == 0
-    assert "15 trials of other settings" in capsys.readouterr().out
+    assert "15 trials that this study does not ask for" in capsys.readouterr().out
 
 
 def test_a_study_that_grows_leaves_no_old_file(here: Path) -> None:

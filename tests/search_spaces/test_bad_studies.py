@@ -250,7 +250,7 @@ def test_no_such_study(tmp_path: Path) -> None:
     assert "did you mean 'batch_size_phases'?" in refused(lambda: load_study("batch_size_phase"))
     (tmp_path / "mine.yaml").write_text("study: x")
     assert f"no such file; did you mean '{tmp_path}/mine.yaml'?" in refused(lambda: load_study(f"{tmp_path}/mina.yaml"))
-    assert "there is none" in refused(lambda: load_study("/nosuchfolder/x.yaml"))
+    assert "no such file; no YAML file is beside it" in refused(lambda: load_study("/nosuchfolder/x.yaml"))
     assert "no bundled study has this name" in refused(lambda: load_study(str(tmp_path)))
     assert "no bundled study" in refused(lambda: load_study(""))
     os.mkfifo(tmp_path / "pipe.yaml")

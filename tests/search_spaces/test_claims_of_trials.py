@@ -10,6 +10,7 @@ import pytest
 
 from analysis.observe import named
 from search_spaces import load_study, read_study
+from search_spaces.decidable import doubts
 from trials.errors import UserError
 
 STUDY = """
@@ -64,6 +65,24 @@ def test_where(tmp_path: Path, where: str, said: str) -> None:
 def test_where_on_a_range_is_left_to_the_results(tmp_path: Path) -> None:
     overrides = ("space.lr={low: 0.01, high: 0.3, scale: log}", "design={name: sobol, trials: 8}")
     assert not load(tmp_path, "where: {lr: 0.1}", "{epochs: 2}", "", *overrides)
+
+
+@pytest.mark.parametrize(("claim", "overrides"), [
+    ("where: {lr: 0.0311}", ["space.lr=[0.01,0.3]"]), ("where: {lr: 0.0311}", ["space.lr.num=3"]),
+    ("where: {optimizer: adam}", ["space.optimizer=[sgd]"]), ("at: {step: 30}", ["trial.budget.epochs=1"])])
+def test_what_overrides_took_out_is_no_mistake_of_the_study(tmp_path: Path, claim: str, overrides: list[str]) -> None:
+    """The other claims are judged; this one will be undecided, which is said."""
+    assert not load(tmp_path, claim, "{epochs: 2}", "", *overrides)
+    [line] = [line for line in doubts(load_study(str(tmp_path / "s.yaml"), overrides)) if "analysis[0]." in line]
+    assert line.startswith("'c' will be undecided: analysis[0].")
+
+
+def test_a_mistake_is_refused_under_overrides_too(tmp_path: Path) -> None:
+    override = ["space.lr=[0.01,0.3]"]
+    assert "0.2 is no value of lr" in load(tmp_path, "where: {lr: 0.2}", "{epochs: 2}", "", *override)
+    wrong = ("analysis=[{claim: c, trend: test_loss, over: lr, where: {lr: 0.2}, "
+             "expect: {rank_correlation: {above: 0}}}]")
+    assert "0.2 is no value of lr" in load(tmp_path, "where: {lr: 0.3}", "{epochs: 2}", "", wrong)
 
 
 @pytest.mark.parametrize(("step", "budget", "said"), [

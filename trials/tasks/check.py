@@ -114,7 +114,8 @@ def _tensor(value: Any, place: str) -> Tensor:
         return torch.tensor(np.ascontiguousarray(value).astype(value.dtype.newbyteorder("="), copy=False))
     if not isinstance(value, Tensor):
         what = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-        raise UserError(f"{place}: expected a torch tensor or a NumPy array of numbers, got {what}")
+        how = "; give its .to_numpy()" if hasattr(value, "to_numpy") else ""
+        raise UserError(f"{place}: expected a torch tensor or a NumPy array of numbers, got {what}{how}")
     if value.is_complex() or value.layout != torch.strided or value.is_meta or value.is_quantized or (
             value.is_nested):
         kind = "meta" if value.is_meta else "nested" if value.is_nested else f"{value.layout}".removeprefix("torch.")

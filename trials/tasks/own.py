@@ -8,6 +8,7 @@ on different data, and nothing in the results would say so.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,7 +42,9 @@ def load(task: Mapping[str, Any]) -> Data:
         except UserError:
             raise
         except (Exception, SystemExit) as error:
-            raise UserError(f"{PLACE}: {name} failed: {describe(error)}") from error
+            missing = isinstance(error, FileNotFoundError)
+            how = f"; looked for in {os.getcwd()}: Path(__file__).parent is the folder of the task" if missing else ""
+            raise UserError(f"{PLACE}: {name} failed: {describe(error)}{how}") from error
         data = checked(data, f"{PLACE}.name: {name}")
         found = fingerprint(data)
     _sizes[_key(task)] = None if data.fresh is not None else len(data.x_train)

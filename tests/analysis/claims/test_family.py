@@ -74,7 +74,7 @@ def test_what_stands_in_words() -> None:
     assert str(verdicts[0].family) == "stands among 4 claims (Holm: by intervals at 98.75%)"
     assert str(verdicts[1].family) == "undecided among 4 claims (Holm: by intervals at 98.33%)"
     assert together(verdicts) == ("1 of 2 decided verdicts stand among 4 claims (Holm: the chance that any is wrong is "
-                                  "at most 5%); decided only by itself: 2")
+                                  "at most 5%); decided only by itself: claim 2")
     [single] = judge(claims(2.2), None)  # type: ignore[arg-type]
     assert single.family is None and "family" not in single.as_json() and not together([single])
     assert not together(judge(claims(0.0, 0.0), None))  # type: ignore[arg-type]
