@@ -54,7 +54,7 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     Trials without such a moment are left out, and, since numbers measured after a divergence are no results, those that
     diverged, unless ``diverged``, ``diverged_step`` or ``status`` is asked for. At a step ``diverged`` is whether they
     had by then; those that had are there, with nulls for what is measured in training. ``attrs`` has the ids of those
-    left out under "absent" and "diverged", and under "at_chance" those of the rows' trials that ended there.
+    left out under "absent" and "diverged", and, at the end, under "at_chance" those of the rows' trials there.
     Raises UserError where nothing is left, or was measured then, or several layers are.
     """
     where = where or {}
@@ -104,7 +104,7 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
         rows = _of_one(rows, measured - {"because"}, tables.place)
     if not {*columns} & (_LAYER | _LABELS):  # a trial is one row, however many of its layers ``where`` names
         rows = rows.drop_duplicates("trial_id")
-    lost = tuple(rows.loc[rows["at_chance"] == 1, "trial_id"].drop_duplicates())
+    lost = tuple(rows.loc[rows["at_chance"] == 1, "trial_id"].drop_duplicates()) if at.is_end else ()
     kept = dict.fromkeys(["trial_id", "configuration", *({"seed"} & set(rows)), "status", *sorted(wanted)])
     rows = rows[list(kept)].reset_index(drop=True)
     rows.attrs |= {"absent": absent, "diverged": diverged, "at_chance": lost}

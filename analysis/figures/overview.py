@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from analysis.cells import cell_axes, ends, last_layers
+from analysis.chance import at_chance
 from analysis.figures.style import (
     COLORS,
     GREY,
@@ -62,7 +63,7 @@ def _curves(tables: Frames, layers: Sequence[str] | None, axis: str, held: str, 
     if layers is None:
         sizes = last_layers(tables, ()).groupby("layer", sort=False)["cols"].max()
         layers = [layer for layer in sizes.index if layer in sizes.nlargest(len(LINES)).index]
-    trials, layers = ends(tables, layers)
+    (trials, layers), lost = ends(tables, layers), int(at_chance(tables).sum())
     trials["study"] = tables.name
     least = min(2, trials[axis].nunique())  # at one value of several there is nothing to see
     metrics = [metric for metric in ("stable_rank", "mp_softrank", "alpha")
@@ -72,7 +73,7 @@ def _curves(tables: Frames, layers: Sequence[str] | None, axis: str, held: str, 
     columns = 2 if count == 4 else count
     numeric = is_numeric(trials[axis])
     title = title or f"{tables.name}: after training, by {label(axis, unit=False)}"
-    note = f"{counts(trials)}{held} Small dots: single trials; {'lines' if numeric else 'large'}: their means."
+    note = f"{counts(trials, lost)}{held} Small dots: single trials; {'lines' if numeric else 'large'}: their means."
     if (trials["status"] == "diverged").any():
         note += " Crosses: some trials diverged."
     if layers:
@@ -159,7 +160,7 @@ def thinned(panel: Axes, ticks: np.ndarray) -> list[str]:
 
 def _maps(tables: Frames, layers: Sequence[str] | None, x: str, y: str, others: Sequence[str], held: str,
           title: str | None) -> Figure:
-    trials, layers = ends(tables, layers)
+    (trials, layers), lost = ends(tables, layers), int(at_chance(tables).sum())
     trials["diverged"] = (trials["status"] == "diverged").where(trials["status"] != "failed").astype(float)
     quantity = "test_accuracy" if trials["test_accuracy"].notna().any() else "test_loss"
     panes = {quantity: label(quantity)}
@@ -170,7 +171,7 @@ def _maps(tables: Frames, layers: Sequence[str] | None, x: str, y: str, others: 
     if trials["diverged"].any() or not layers:
         panes["diverged"] = "fraction diverged"
     grid = 2 * len(trials[[x, y]].drop_duplicates()) >= trials[x].nunique() * trials[y].nunique()
-    note = f"{counts(trials)}{held} {'Means over all trials of a cell' if grid else 'A point a trial'}"
+    note = f"{counts(trials, lost)}{held} {'Means over all trials of a cell' if grid else 'A point a trial'}"
     if others:
         note += f"{', pooled over' if grid else '; not shown:'} {', '.join(label(axis, unit=False) for axis in others)}"
     hollow = trials[list(panes)].isna().any(axis=None)
@@ -246,8 +247,9 @@ def _write_numbers(panel: Axes, table: pd.DataFrame, drawn: ScalarMappable, spre
                        color="black" if light else "white")
 
 
-def counts(trials: pd.DataFrame) -> str:
-    """``60 trials: 54 finished, 6 diverged.``"""
+def counts(trials: pd.DataFrame, lost: int = 0) -> str:
+    """``60 trials: 54 finished (1 at chance), 6 diverged.``; ``lost`` are those at chance."""
     finished = trials["status"].isin(FINISHED).sum()
+    chance = f" ({lost} at chance)" if lost else ""
     rest = [f"{count} {status}" for status in ("diverged", "failed") if (count := (trials["status"] == status).sum())]
-    return f"{len(trials)} trials: {', '.join([f'{finished} finished', *rest])}."
+    return f"{len(trials)} trials: {', '.join([f'{finished} finished{chance}', *rest])}."

@@ -12,6 +12,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from analysis.cells import cell_axes, labelled_layers, main_layer
+from analysis.chance import at_chance
 from analysis.figures.overview import counts, summary_figure
 from analysis.figures.style import PHASE_LOOKS, called, label, name_lines, sheet, short
 from analysis.laws.walk import Walk
@@ -53,7 +54,7 @@ def phases_figure(tables: Frames, layer: str | None = None, *, where: Where | No
     order = _by_seed(tables, ended["trial_id"])
     values = sorted(ended[axis].unique())
     trials = tables.trials[tables.trials["trial_id"].isin(ended["trial_id"])]
-    note = f"{tables.name}: {counts(tables.trials)}{said(where)} Thin rows: trials"
+    note = f"{tables.name}: {counts(tables.trials, int(at_chance(tables).sum()))}{said(where)} Thin rows: trials"
     note += f", of {trials[axis].value_counts().max()} seeds." if trials[axis].duplicated().any() else "."
     title = title or f"Phases of training, by {label(axis, unit=False)}"
     with sheet(1, 2, title, note, width_ratios=(1, 1.25)) as (figure, (left, right)):

@@ -142,9 +142,13 @@ def _verdict(verdict: Verdict, picture: Picture | None) -> Html:
                         if name in verdict.estimates), ("", None))
     number = [tag("span", name.replace("_", " "), class_="of"), " ", _number(asked.value)] if asked else ["–"]
     interval = _interval(asked) if asked else ""
+    found = verdict.because.partition("; ")[0]
+    if found.startswith(tuple(f"{name} " for name in verdict.expected)):  # the number, which the line has
+        found = ""
     line = tag("summary", answer, tag("span", verdict.claim, class_="claim"), tag("span", *number, class_="number"),
                tag("span", interval, class_="interval"),
-               tag("span", tag("span", "n = ", class_="of"), f"{verdict.n:,}", class_="n"), class_="row")
+               tag("span", tag("span", "n = ", class_="of"), f"{verdict.n:,}", class_="n"),
+               *([tag("span", found, class_="found")] if found else []), class_="row")
     rows = [tag("tr", tag("th", name.replace("_", " "), scope="row"), tag("td", _number(e.value)),
                 tag("td", _interval(e)), tag("td", verdict.expected.get(name, "")),
                 class_="asked" if name in verdict.expected else None) for name, e in verdict.estimates.items()]

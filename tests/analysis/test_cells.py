@@ -96,7 +96,8 @@ def test_the_terminal_table(study):
     text = shown(frame)
     assert "0.123 " in text and "1000" in text and "fc2" in text
     assert "diverged" not in text and "loss" not in text and "left" not in text
-    assert frame.to_csv(index=False).startswith("batch_size,completed,stopped,diverged,failed,n,train_accuracy,")
+    assert frame.to_csv(index=False).startswith(
+        "batch_size,completed,stopped,diverged,failed,at_chance,n,train_accuracy,")
 
 
 def test_many_cells_are_cut_with_a_word_on_the_rest(make_study):

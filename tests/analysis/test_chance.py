@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from synthetic import Study
 
-from analysis import format_table, observations, summary
+from analysis import format_table, observations, spectra_figure, summary
 from analysis.chance import at_chance
 from analysis.claims import judge, parse_claims
 from analysis.tables import Tables, load
@@ -106,3 +106,15 @@ def test_the_table_counts_them(tables: Tables) -> None:
     assert text.index("rank") < text.index("loss")
     console.print(format_table(found.assign(at_chance=0)))
     assert "chance" not in console.export_text()
+
+
+def test_a_figure_of_one_trial_a_panel_takes_those_that_learned(make_study: Any) -> None:
+    study = make_study(["batch_size", "seed"])
+    for batch in BATCHES:
+        for seed in range(2):
+            own = {"trial_id": f"b{batch:03}s{seed}", "batch_size": batch, "seed": seed}
+            final = {"train_loss": GUESS if (batch, seed) == (2, 0) else 0.1, "chance_loss": GUESS}
+            study.add(own["trial_id"], own, final=final, spectra={"fc1": [3.0, 2.0, 1.0]})
+    assert "(seed 1)" in spectra_figure(load(study.root))._supxlabel.get_text()  # type: ignore[attr-defined]
+    titles = [panel.get_title(loc="left") for panel in spectra_figure(load(study.root), where={"seed": 0}).axes]
+    assert titles[0] == "(a) batch size 2 (at chance)" and not any("chance" in title for title in titles[1:])

@@ -54,8 +54,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_verdicts(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", str(study), f"results={study.parent / 'results'}"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "holds The training loss falls with the learning rate" in out
-    assert "fails It rises with it" in out and "undecided It was measured on a machine called four not fitted" in out
+    assert "holds 1. The training loss falls with the learning rate" in out
+    assert "fails 2. It rises with it" in out
+    assert "undecided 3. It was measured on a machine called four not fitted" in out
     assert "n = 6" in out and "expected below 0" in out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -75,6 +75,9 @@ def test_what_stands_in_words() -> None:
     assert str(verdicts[1].family) == "undecided among 4 claims (Holm: by intervals at 98.33%)"
     assert together(verdicts) == ("1 of 2 decided verdicts stand among 4 claims (Holm: the chance that any is wrong is "
                                   "at most 5%); decided only by itself: claim 2")
+    assert verdicts[0].standing == str(verdicts[0].family) and not verdicts[2].standing
+    none = dict.fromkeys(verdicts[0].estimates, Estimate(math.nan, math.nan, math.nan))
+    assert "rests on no interval" in replace(verdicts[0], estimates=none).standing
     [single] = judge(claims(2.2), None)  # type: ignore[arg-type]
     assert single.family is None and "family" not in single.as_json() and not together([single])
     assert not together(judge(claims(0.0, 0.0), None))  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from analysis.boundaries.boundary import Boundary
 from analysis.estimates import Estimate
 from analysis.figures.phase_map import cell_edges, phase_map
 from analysis.figures.style import PHASE_LOOKS
+from analysis.tables import load
 from trials.errors import UserError
 
 
@@ -134,3 +135,15 @@ def test_what_cannot_be_drawn():
         phase_map(rows.assign(name=[f"n{k % 12}" for k in range(36)]), "lr", "batch_size", "name")
     with pytest.raises(UserError, match="the boundary is over batch_size and lr; fit one over the same axes"):
         phase_map(rows, "lr", "batch_size", "status", by_hand([1.0, -1.0, 1.0], rows))
+
+
+def test_the_tables_of_a_study_do_for_rows(make_study):
+    study = make_study(["lr", "batch_size"])
+    for lr in (0.1, 1.0):
+        for batch in (8, 16):
+            diverged = (lr, batch) == (1.0, 8)
+            study.add(f"r{lr}b{batch}", {"lr": lr, "batch_size": batch}, status="diverged" if diverged else "completed",
+                      final={} if diverged else {"test_accuracy": lr * batch / 100})
+    panel = phase_map(load(study.root), "lr", "batch_size", "test_accuracy").axes[0]
+    heights = [each.get_array() for each in panel.collections]
+    assert sorted(heights[-1].compressed()) == pytest.approx([0.008, 0.016, 0.16])

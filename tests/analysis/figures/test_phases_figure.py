@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 
 import analysis
 from analysis.figures.style import PHASE_LOOKS
-from analysis.laws.walk import walk
+from analysis.laws.walk import walk, walk_in_training
 from trials.errors import UserError
 
 SIZE = {"rows": 512, "cols": 64, "hard_rank": 64, "delta_rank": 60, "mp_distance": 0.01}
@@ -94,3 +94,16 @@ def test_the_figure_of_a_claim_has_shares():
     heights = {(round(left + 0.46), color): high - low for left, _, low, high, color in boxes(panel)}
     assert heights[(0, PHASE_LOOKS["bulk-decay"][0])] == heights[(2, PHASE_LOOKS["none"][0])] == pytest.approx(0.5)
     assert heights[(3, PHASE_LOOKS["random-like"][0])] == pytest.approx(1) and np.isclose(sum(heights.values()), 5)
+
+
+def test_in_training_all_trials_count_at_each_step():
+    """Half of them end at step 10; a trial that is not measured at a step counts by its latest label."""
+    early, late = {0: "random-like", 10: "random-like"}, {0: "random-like", 1: "bulk+spikes", 100: "bulk+spikes"}
+    rows = pd.DataFrame([{"trial_id": str(trial), "configuration": trial, "step": step, "phase": phase}
+                         for trial in range(8) for step, phase in (early if trial % 2 else late).items()])
+    figure = analysis.walk_figure(walk_in_training(rows, ["random-like", "bulk+spikes"]))
+    heights = {(round(left + 0.46), color): high - low for left, _, low, high, color in boxes(figure.axes[0])}
+    shares = [heights.get((place, PHASE_LOOKS["bulk+spikes"][0]), 0) for place in range(4)]
+    assert shares == pytest.approx([0, 0.5, 0.5, 0.5])
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["0", "1", "10", "100"]
+    assert "of the 8 trials" in figure._supxlabel.get_text().replace("\n", " ")

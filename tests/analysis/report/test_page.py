@@ -111,15 +111,16 @@ def test_what_the_page_says_and_in_which_order(make_study):
     page = Parsed(report(ABOUT, tables, VERDICTS, [None, pictures[0], None], pictures))
     assert [attributes["id"] for attributes in page.of("section")] == [
         "verdicts", "map", "figures", "trials", "origin", "again"]
-    assert page.said("h1") == "Does it?" and "24 trials: 20 completed, 4 diverged" in page.said("p")
+    assert page.said("h1") == "Does it?" and "24 trials: 20 completed, 4 diverged; 20 ended at chance" in page.said("p")
     answers = [attributes.get("class") for attributes in page.of("details")]
     assert answers == ["verdict holds", "verdict undecided", "verdict fails", None]  # folded, as is study.yaml
     lines = [text for name, text in page.text if name == "span"]
     at = lines.index("alpha falls")  # a line has what was asked of the claim, not its other numbers
     assert lines[at - 1:at + 5] == [" holds", "alpha falls", "exponent", " −0.5", "−0.612 to −0.388", "n = "]
     text = page.said("span", "th", "td", "p", "dt", "dd", "pre")
-    for words in ("✓ holds", "? undecided", "✕ fails", "−0.612 to −0.388", "2 to ∞", "– to –", "below 0", "alpha falls",
-                  "n = 12; profile likelihood", "not fitted: no results", "worker 1", "0.1.0", "study: demo"):
+    for words in ("✓ holds", "? undecided", "✕ fails", "−0.612 to −0.388", "2 to ∞", "not estimated", "below 0",
+                  "alpha falls", "n = 12; profile likelihood", "not fitted: no results", "worker 1", "0.1.0",
+                  "study: demo"):
         assert words in text, words
     images = page.of("img")
     assert len(images) == 1 + len(pictures) > 2
