@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from analysis.laws.fit import fit_law
+from analysis.laws.optimum import fit_optimum
 
 Array = npt.NDArray[np.float64]
 REPEATS = 500
+OPTIMA = 200
 LAWS: dict[str, tuple[Callable[[Array], Array], dict[str, float]]] = {
     "power": (lambda x: 2 * x**0.5, {"scale": 2.0, "exponent": 0.5}),
     "constant": (lambda x: np.full_like(x, 2.0), {"value": 2.0}),
@@ -93,6 +96,62 @@ def pooled(rates: int, effect: float, repeats: int) -> None:
           f"law falsely preferred to a constant: {preferred / repeats:.1%}", flush=True)
 
 
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates over 3 decades at 8 batch sizes, the best of which is 0.0055 sqrt(batch); ``shift`` of seeds,
+    ``scatter`` of sizes and ``own`` of each curve in ln of the best; ``limit``: beyond this factor they diverge."""
+
+    seeds: int = 3
+    shift: float = 0.5
+    scatter: float = 0.0
+    own: float = 0.0
+    noise: float = 0.01
+    limit: float = np.inf
+
+    def rows(self, rng: np.random.Generator) -> pd.DataFrame:
+        """One sweep: batch, lr, seed, loss and stable."""
+        frame = pd.MultiIndex.from_product([16 * 2.0 ** np.arange(8), np.geomspace(0.004, 4, 12), range(self.seeds)],
+                                           names=["batch", "lr", "seed"]).to_frame(index=False)
+        size, seed = np.arange(len(frame)) // (12 * self.seeds), frame["seed"].to_numpy()
+        best = (0.5 * np.log(frame["batch"]) + np.log(0.0055) + self.shift * rng.normal(size=self.seeds)[seed]
+                + self.scatter * rng.normal(size=8)[size] + self.own * rng.normal(size=(8, self.seeds))[size, seed])
+        frame["lr"] *= np.exp(rng.uniform(-0.3, 0.3))  # where the grid begins is chance
+        away = np.log(frame["lr"]) - best
+        loss = np.exp(0.1 * away**2 + self.noise * rng.normal(size=len(frame)))
+        return frame.assign(loss=loss.where(away < np.log(self.limit)), stable=away < 0)
+
+    def __str__(self) -> str:
+        each = [f"{name} {value:g}" for name in ("shift", "scatter", "own", "noise") if (value := getattr(self, name))]
+        lost = [f"beyond {self.limit:g} lost"] if self.limit < np.inf else []
+        return ", ".join([f"8 batch sizes, {self.seeds} seeds", *each, *lost])
+
+
+def best_rate(rates: Rates, of: str, repeats: int) -> None:
+    """Print the coverage of a power law of the best, or the largest stable, rate."""
+    rng = np.random.default_rng(1)
+    mode: Literal["min", "largest_stable"] = "largest_stable" if of == "stable" else "min"
+    fits = [fit_optimum(rates.rows(rng), "power", "lr", of, "batch", mode=mode, crossed="seed").estimates
+            for _ in range(repeats)]
+    for parameter, value in (("scale", 0.0055), ("exponent", 0.5)):
+        covered = np.mean([fit[parameter].covers(value) for fit in fits])
+        width = np.median([fit[parameter].high - fit[parameter].low for fit in fits]) / value
+        mark = "" if 0.92 <= covered <= 0.98 else "  miss"
+        name = "optimum" if mode == "min" else "stable"
+        print(f"{name:<13}{parameter:<10}{rates!s:<66}{repeats:>8}{covered:>9.1%}{width:>9.3g}{mark}", flush=True)
+
+
+def optima(repeats: int = OPTIMA) -> None:
+    """Print the rows of the best and the largest stable rate."""
+    for seeds in (2, 3, 5, 10):
+        best_rate(Rates(seeds), "loss", repeats)
+    for rates in (Rates(2, 0.0), Rates(shift=0.0), Rates(5, 0.0), Rates(shift=0.0, noise=0.1), Rates(noise=0.1),
+                  Rates(scatter=0.2), Rates(own=0.2), Rates(limit=4.0), Rates(shift=0.0, limit=4.0)):
+        best_rate(rates, "loss", repeats)
+    for rates in (Rates(1, 0.0), Rates(2), Rates(3), Rates(5), Rates(3, 0.0), Rates(5, 0.0), Rates(own=0.3),
+                  Rates(3, 0.0, own=0.6)):
+        best_rate(rates, "stable", repeats)
+
+
 def main(repeats: int = REPEATS) -> None:
     """Print the table."""
     print(f"{'law':<13}{'parameter':<10}{'sweep':<66}{'repeats':>8}{'coverage':>9}{'width':>9}")
@@ -112,6 +171,7 @@ def main(repeats: int = REPEATS) -> None:
     row("power_offset", Sweep(11, shift=0.1, noise=0.02), repeats)
     for rates, effect in ((4, 0.0), (4, 0.1), (8, 0.0)):
         pooled(rates, effect, repeats)
+    optima()
 
 
 if __name__ == "__main__":

@@ -49,9 +49,10 @@ class _OverAxis(Claim):
 
         rows = self._rows(tables)
         axis, y, mode, words = self._sought
-        fit, *rivals = (fit_optimum(rows, law, axis, y, self.over, mode=mode, level=level)
+        crossed = "seed" if "seed" in rows else None
+        fit, *rivals = (fit_optimum(rows, law, axis, y, self.over, mode=mode, crossed=crossed, level=level)
                         for law in (self.law, *self.against))
-        fits = lack_of_fit(fit)
+        fits = lack_of_fit(fit, fit.data[crossed] if crossed else None)
         answers, notes = preferred(fit, rivals, level)
         return self.decided(f"{words} {self.at} = {fit.law.formula.partition('= ')[2]}, x = {self.over}", fit.estimates,
                             len(rows), fit.method, fit, [*notes, *fits.notes, *pooled(rows)], answers, tuple(rivals),

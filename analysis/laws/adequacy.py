@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.special import fdtrc
 
 from analysis.estimates import UNLIKELY
-from analysis.laws.brackets import allowed
+from analysis.laws.brackets import passes
 from analysis.laws.crossed import Seeds
 from analysis.laws.intervals import Problem
 from analysis.laws.law import Array, LawFit, without
@@ -75,13 +75,13 @@ def lack_of_fit(fit: LawFit, crossed: pd.Series | None = None) -> Adequacy:
     scale = float(np.abs(y).max()) + 1.0
     if np.abs(residual).max() < ROUNDING * scale:
         return Adequacy(1.0, f"{fit.law.name} fits: to rounding")
-    if "lower" in fit.data and allowed(problem, start, *fit.data[["lower", "upper"]].to_numpy().T) is not None:
+    if "lower" in fit.data and passes(fit, crossed):
         return Adequacy(1.0, f"{fit.law.name} fits: it can go through all that the grid leaves open")
     explained = float(((bend.T @ residual) ** 2).sum())
-    k, dof = bend.shape[1], free - bend.shape[1]
+    k, dof, number = bend.shape[1], free - bend.shape[1], np.bincount(codes.ravel())
     left = max(float(residual @ residual) - explained, (1e-3 * ROUNDING * scale) ** 2)
     if "error" in fit.data:
-        left = max(left, dof * float((fit.data["error"] ** 2).mean()))
+        left = max(left, dof * float((np.bincount(codes.ravel(), fit.data["error"] ** 2) / number**2).mean()))
     p = float(fdtrc(k, dof, explained / k / (left / dof)))
     how = f"p = {p:.2g}, F test of a bend of {len(cells)} means along {over} against their scatter"
     return Adequacy(p, f"{fit.law.name} {'does not fit' if p < UNLIKELY else 'fits'}: {how}")

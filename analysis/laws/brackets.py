@@ -10,8 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize
 
+from analysis.laws.crossed import Seeds
+from analysis.laws.fit import pose
 from analysis.laws.intervals import FAR, Problem
 from analysis.laws.law import Array, LawFit
 
@@ -19,15 +22,17 @@ INSIDE = 1e-6  # of a bracket's width: as good as inside
 STEPS = 200
 
 
-def through(fit: LawFit, problem: Problem, bracket: Array) -> LawFit:
+def through(fit: LawFit, bracket: Array, crossed: pd.Series | None = None) -> LawFit:
     """``fit`` to values of y known to brackets of these widths in ln y (n,), about them: its intervals hold every law
-    that goes through all of them too, and ``data`` has their ends, ``lower`` and ``upper``."""
+    that goes through all of them too, with a shift for each seed that is ``crossed``, and ``data`` has their ends,
+    ``lower`` and ``upper``."""
+    problem = pose(fit.data, fit.law, fit.x, fit.y)
     middle = problem.target if fit.law.log else np.log(problem.target)
     ends = np.array([middle - bracket / 2, middle + bracket / 2])
     lower, upper = ends if fit.law.log else np.exp(ends)
     fit = replace(fit, data=fit.data.assign(lower=lower, upper=upper))
     best = problem.coordinates(fit.parameters)
-    found = allowed(problem, best, lower, upper)
+    found = allowed(problem, best, lower, upper, _shifts(fit, crossed))
     if found is None:
         return fit
     with np.errstate(divide="ignore"):
@@ -40,21 +45,40 @@ def through(fit: LawFit, problem: Problem, bracket: Array) -> LawFit:
                    method=f"{fit.method}; and every law through what the grid leaves open")
 
 
-def allowed(problem: Problem, start: Array, low: Array, high: Array) -> Array | None:
+def passes(fit: LawFit, crossed: pd.Series | None = None) -> bool:
+    """Whether the law of a fit by ``through`` can go through all brackets."""
+    problem = pose(fit.data, fit.law, fit.x, fit.y)
+    lower, upper = fit.data[["lower", "upper"]].to_numpy().T
+    return allowed(problem, problem.coordinates(fit.parameters), lower, upper, _shifts(fit, crossed)) is not None
+
+
+def _shifts(fit: LawFit, crossed: pd.Series | None) -> Array | None:
+    """A basis (n, S - 1) of what seeds may shift, where they can be told from the law."""
+    if crossed is None:
+        return None
+    seeds = Seeds.of(pd.factorize(crossed[fit.data.index])[0], fit.data.groupby(list(fit.x)).ngroup().to_numpy())
+    return seeds.basis if seeds else None
+
+
+def allowed(problem: Problem, start: Array, low: Array, high: Array, beside: Array | None = None) -> Array | None:
     """Ends (P, 2) of each coordinate over the laws between ``low`` and ``high`` (n,), on the scale of the target; None
-    where no law goes through all of them. Infinite where they leave an end open.
+    where no law goes through all of them. Infinite where they leave an end open. Any multiple of the columns
+    ``beside`` (n, q) may be added to a law.
 
     By sequential quadratic programming (Kraft 1988) from ``start`` (P,); exact for a law linear in coordinates.
     """
     width = np.maximum(high - low, 1e-12)
+    own = len(start)
+    beside = np.empty((len(width), 0)) if beside is None else beside
+    start = np.append(start, np.zeros(beside.shape[1]))
     count = len(start)
 
     def inside(point: Array, margin: float) -> Array:
-        fitted = problem.fitted(point[None])[0]
+        fitted = problem.fitted(point[None, :own])[0] + beside @ point[own:]
         return np.concatenate([(fitted - low) / width, (high - fitted) / width]) + margin
 
     def slopes(point: Array) -> Array:
-        each = problem.jacobian(point[None])[0] / width[:, None]
+        each = np.column_stack([problem.jacobian(point[None, :own])[0], beside]) / width[:, None]
         return np.vstack([each, -each])
 
     farthest = [(each - FAR, each + FAR) for each in start]
@@ -67,8 +91,8 @@ def allowed(problem: Problem, start: Array, low: Array, high: Array) -> Array | 
     center = found.x[:-1]
     if inside(center, INSIDE).min() < 0:
         return None
-    ends = np.column_stack([center, center])
-    for each in range(count):
+    ends = np.column_stack([center, center])[:own]
+    for each in range(own):
         for side, sign in enumerate((-1.0, 1.0)):
             direction = np.zeros(count)
             direction[each] = -sign

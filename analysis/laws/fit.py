@@ -24,15 +24,17 @@ REFITS = 1000  # for the bootstrap's intervals
 
 
 def fit_law(data: pd.DataFrame, law: str | Law, x: str | Sequence[str], y: str, *, cluster: str | None = None,
-            crossed: str | None = None, method: Literal["profile", "bootstrap"] = "profile", level: float = LEVEL,
-            seed: int = 0) -> LawFit:
+            crossed: str | None = None, errors: tuple[str, str] | None = None,
+            method: Literal["profile", "bootstrap"] = "profile", level: float = LEVEL, seed: int = 0) -> LawFit:
     """The law of ``y`` over the columns ``x`` by least squares: of ln y for log laws, of y for others.
 
     Rows where x or y is missing or infinite are left out (``method`` says how many). Rows with the same value in
     ``cluster`` share their chance, such as the layers of a trial or the trials at one x; by default each has its own.
     The values of ``crossed`` stand at many x, as seeds do, and shift their rows at all of them alike: the shifts are
     fitted beside the law, and its parameters carry what other seeds would change in them (``crossed.py``). They are
-    those of a mean over seeds (of ln y in log laws).
+    those of a mean over seeds (of ln y in log laws). ``errors`` are columns of what is known of each row: the standard
+    error of y (of ln y in log laws) and its degrees of freedom. Clusters then scatter alike; where errors make more of
+    the variance of a parameter than that scatter does, it is theirs.
 
     ``profile`` intervals are those of the profile likelihood, by Student's t: they are exact for normal errors where
     the law is linear in its coordinates (a power law is), follow a law that bends, and are infinite (or 0) at an end
@@ -59,6 +61,9 @@ def fit_law(data: pd.DataFrame, law: str | Law, x: str | Sequence[str], y: str, 
     shifted, slopes = alone.target - alone.fitted(best[None])[0], alone.jacobian(best[None])[0]
     residual, jacobian = (seeds.free(shifted), seeds.free(slopes.T).T) if seeds else (shifted, slopes)
     own = chance(jacobian, residual, codes, problem.absorbed)
+    raised = False
+    if errors is not None:
+        own, raised = _at_least(_alike(own, residual, codes), *data.loc[rows.index, list(errors)].to_numpy(float).T)
     carried = carry(own, slopes, shifted, seeds) if seeds else None
     known = carried.known if carried else own
     shared = carried.noise if carried else None
@@ -72,18 +77,42 @@ def fit_law(data: pd.DataFrame, law: str | Law, x: str | Sequence[str], y: str, 
         quantiles = np.quantile(near, [(1 - level) / 2, (1 + level) / 2], axis=0).T
         ends = np.where(np.isfinite(ends), quantiles, ends)
     else:
-        near = draws(problem, best, own, codes, linear, DRAWS, seed, shared)
+        near = draws(problem, best, own, None if raised else codes, linear, DRAWS, seed, shared)
     low, high = problem.parameters(ends.T)
     estimates = {name: Estimate(float(value), float(below), float(above), level) for name, value, below, above
                  in zip(chosen.parameters, problem.parameters(best), low, high, strict=True)}
     fitted = np.exp(alone.target - residual) if chosen.log else alone.target - residual
     used = rows.assign(fitted=fitted, residual=residual, leverage=known.leverage,
                        cluster=np.arange(len(rows)) if codes is None else codes).set_axis(index[rows.index])
+    said = "; from their own errors, which are more than their scatter about the law" if raised else ""
     taken = len(best) + (seeds.count - 1 if seeds else 0)
     how = _how(method, known, cluster, codes, len(data) - len(rows))
     return LawFit(chosen, inputs, y, estimates, used, float(np.sqrt(squares / (len(rows) - taken))),
                   aicc(alone, residual, taken, codes if cluster else None),
-                  problem.parameters(near), how + (_of_seeds(data, crossed, carried, chosen) if crossed else ""))
+                  problem.parameters(near), how + said + (_of_seeds(data, crossed, carried, chosen) if crossed else ""))
+
+
+def _alike(known: Chance, residual: Array, cluster: npt.NDArray[np.intp] | None) -> Chance:
+    """``known`` where all clusters have one variance: that of their means, with a degree of freedom for each cluster
+    beyond the coordinates (a one-way layout; Searle, Casella & McCulloch 1992, chapter 3)."""
+    if cluster is None or (dof := int(cluster.max()) + 1 - len(known.se)) < 1:
+        return known
+    variance = float((np.bincount(cluster, residual) ** 2 / np.bincount(cluster)).sum()) / dof
+    sigma = max(np.sqrt(variance), 1e-14 * float(np.abs(residual + 1.0).max()))
+    se = np.where(np.isfinite(known.se), sigma * np.linalg.norm(known.influence, axis=1), np.inf)
+    return replace(known, sigma=np.full(len(se), sigma), se=se, dof=np.full(len(se), float(dof)))
+
+
+def _at_least(known: Chance, error: Array, dof: Array) -> tuple[Chance, bool]:
+    """``known``, or for a coordinate of which the errors (n,) of rows, with these degrees of freedom (n,), make more,
+    that (Satterthwaite 1946); and whether they do of any."""
+    shares = (known.influence * error) ** 2
+    own = np.sqrt(shares.sum(1))
+    freedom = own**4 / np.maximum((shares**2 / dof).sum(1), 1e-200)
+    more = np.isfinite(known.se) & (own > known.se)
+    sigma = own / np.maximum(np.linalg.norm(known.influence, axis=1), 1e-200)
+    return replace(known, se=np.where(more, own, known.se), sigma=np.where(more, sigma, known.sigma),
+                   dof=np.where(more, freedom, known.dof)), bool(more.any())
 
 
 def _seeds(data: pd.DataFrame, rows: pd.DataFrame, x: Sequence[str], cluster: npt.NDArray[np.intp] | None,

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.laws.adequacy import lack_of_fit
 from analysis.laws.optimum import fit_optimum, largest_stable, optimum
 from trials.errors import UserError
 
@@ -189,3 +190,56 @@ def test_stability_is_0_or_1():
         largest_stable(trials(parabola), "lr", "loss", "batch")
     with pytest.raises(UserError, match="no law called 'powr'; did you mean 'power'"):
         fit_optimum(trials(parabola), "powr", "lr", "loss", "batch")
+
+
+def by_seed(rng, seeds=3, shift=0.5, noise=0.01, limit=np.inf):
+    """Seeds shift the best rate of all sizes alike, and the level of the loss; rates above ``limit`` times a seed's own
+    best diverge."""
+    data = trials(parabola, noise, seeds, seed=int(rng.integers(1 << 30)))
+    away = np.log(data["lr"] / np.repeat(BEST, len(RATES) * seeds)) - shift * rng.normal(size=seeds)[data["seed"]]
+    level = np.exp(0.1 * rng.normal(size=seeds))[data["seed"]]
+    return data.assign(loss=(data["loss"] / parabola(np.log(data["lr"] / np.repeat(BEST, len(RATES) * seeds)))
+                             * parabola(away) * level).where(away < np.log(limit)), ok=away < 0)
+
+
+@pytest.mark.parametrize(("seeds", "shift", "limit"), [(2, 0.5, np.inf), (3, 0.5, 3.0), (3, 0.0, np.inf)])
+def test_seeds_that_shift_the_optimum_are_carried_by_the_scale_and_not_by_the_exponent(seeds, shift, limit):
+    """95 in 100, of 30: fewer than 24 is less than one case in a thousand."""
+    rng, held, widths = np.random.default_rng(1), np.zeros(2), []
+    for _ in range(30):
+        fit = fit_optimum(by_seed(rng, seeds, shift, limit=limit), "power", "lr", "loss", "batch", crossed="seed")
+        held += [fit.estimates[name].covers(truth) for name, truth in (("scale", 0.0055), ("exponent", 0.5))]
+        widths.append(fit.estimates["exponent"].high - fit.estimates["exponent"].low)
+    assert held.min() >= 24 and np.median(widths) < 0.05
+
+
+def test_seeds_that_shift_the_largest_stable_value_are_carried():
+    """As above; the exponent holds what the grid leaves open, less than for one seed."""
+    rng, held = np.random.default_rng(2), np.zeros(2)
+    for _ in range(30):
+        fit = fit_optimum(by_seed(rng), "power", "lr", "ok", "batch", mode="largest_stable", crossed="seed")
+        held += [fit.estimates[name].covers(truth) for name, truth in (("scale", 0.0055), ("exponent", 0.5))]
+    assert held.min() >= 24
+    assert "crossed with settings" in fit.method and "every law through what the grid leaves open" in fit.method
+    assert lack_of_fit(fit, fit.data["seed"]).p == 1.0
+
+
+def test_one_seed_gives_what_no_seed_does_and_says_so():
+    data = trials(parabola, 0.01)
+    crossed, alone = (fit_optimum(data, "power", "lr", "loss", "batch", crossed=each) for each in ("seed", None))
+    assert crossed.estimates == alone.estimates and "of one seed alone" in crossed.method
+
+
+def test_a_seed_lacks_what_it_lacks_alone():
+    """Few rates of one seed leave the optima of others as they are."""
+    data = trials(parabola, seeds=3)
+    few = data[(data["batch"] > 16) | (data["seed"] != 1) | (data["lr"] < RATES[3])]
+    table = optimum(few, "lr", "loss", "batch", crossed="seed")
+    assert len(table) == 24 and table["lr"].isna().sum() == 1
+    np.testing.assert_allclose(table["lr"].dropna(), np.delete(np.repeat(BEST, 3), 1), rtol=0.003)
+    assert "0 at an edge of the grid, 1 not found" in fit_optimum(few, "power", "lr", "loss", "batch",
+                                                                 crossed="seed").method
+    for change, message in ((data.drop(columns="seed"), "no column called 'seed'"),
+                            (data.assign(seed=np.nan), "column 'seed' has missing values")):
+        with pytest.raises(UserError, match=message):
+            fit_optimum(change, "power", "lr", "loss", "batch", crossed="seed")
