@@ -34,8 +34,9 @@ class TrendClaim(Claim):
         from analysis.laws.trend import trend
 
         rows = observations(tables, {self.trend, self.over}, self.at, self.where)
-        fit = trend(rows, self.over, self.trend, level=level)
+        crossed = "seed" if "seed" in rows else None
+        fit = trend(rows, self.over, self.trend, crossed=crossed, level=level)
         doubts = absent.doubts(tables, rows, self.trend, absent.extremes(rows[self.trend]), self.expect, fit.estimates,
-                               lambda rows: trend(rows, self.over, self.trend, level=level).estimates)
+                               lambda rows: trend(rows, self.over, self.trend, crossed=crossed, level=level).estimates)
         return self.decided(f"{self.trend} {self.at} over {self.over}", fit.estimates, len(rows), fit.method, fit,
                             [*absent.said(tables, rows, self.over), *pooled(rows)], doubts=doubts)

@@ -10,8 +10,9 @@ import pandas as pd
 from scipy.stats import norm, rankdata
 
 from analysis.estimates import LEVEL, Estimate
+from analysis.laws.adequacy import setting_means
 from analysis.laws.fit import numbers
-from trials.errors import UserError
+from trials.errors import UserError, no_column
 
 FEWEST = 5  # values of x
 
@@ -29,16 +30,23 @@ class Trend:
     method: str
 
 
-def trend(data: pd.DataFrame, x: str, y: str, *, level: float = LEVEL) -> Trend:
+def trend(data: pd.DataFrame, x: str, y: str, *, crossed: str | None = None, level: float = LEVEL) -> Trend:
     """Spearman's rank correlation r of the means of ``y`` with ``x``: 1 where they only rise, -1 where they only fall.
 
     Rows at the same x are replicates: what a curve does between two values of x is no chance of theirs, so means count,
-    not rows. The interval is Fisher's: atanh r plus or minus z sqrt((1 + r^2 / 2) / (n - 3)) with n values of x (Bonett
-    & Wright 2000), r held within the largest value short of 1 that n ranks can have. Raises UserError for unknown
-    columns and fewer than 5 values of x.
+    not rows. Where some x lack some of the ``crossed`` seeds, what these do at all x alike is taken out. The interval
+    is Fisher's: atanh r plus or minus z sqrt((1 + r^2 / 2) / (n - 3)) with n values of x (Bonett & Wright 2000), r held
+    within the largest value short of 1 that n ranks can have. Raises UserError for unknown columns and fewer than 5
+    values of x.
     """
+    if crossed is not None and crossed not in data:
+        raise no_column("trend", crossed, data.columns)
+    data = data.reset_index(drop=True)
     rows, _ = numbers(data, (x, y), "trend")
     means = rows.groupby(x)[y].agg(["mean", "size"]).reset_index().set_axis([x, y, "n"], axis=1)
+    if crossed is not None:
+        means[y] = setting_means(rows[y].to_numpy(), pd.factorize(rows[x], sort=True)[0],
+                                 pd.factorize(data.loc[rows.index, crossed])[0])
     n = len(means)
     if n < FEWEST:
         raise UserError(f"trend: {n} values of {x} are too few to say whether {y} rises; take {FEWEST} at least")

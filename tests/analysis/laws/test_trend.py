@@ -39,6 +39,19 @@ def test_the_interval_covers(n: int, rho: float) -> None:
     assert 0.92 < covered / 600 < 0.99
 
 
+def test_a_seed_that_is_missing_where_x_is_large_makes_no_trend() -> None:
+    """The highest of three seeds diverges at the largest x: without ``crossed`` the means fall there."""
+    rng, said = np.random.default_rng(0), np.zeros(2)
+    for _ in range(60):
+        shift = rng.normal(size=3)
+        data = pd.DataFrame({"x": X, "seed": np.tile(np.arange(3), 10)})
+        data["y"] = shift[data["seed"]] + 0.1 * rng.normal(size=30)
+        data = data[(data["seed"] != shift.argmax()) | (data["x"] < 8)]
+        said += [not trend(data, "x", "y", crossed=each).estimates["rank_correlation"].covers(0)
+                 for each in ("seed", None)]
+    assert said[0] <= 10 < said[1]  # 10 of 60 is a chance of 1e-3 at 5%
+
+
 @pytest.mark.parametrize(("data", "message"), [
     ({"x": [1.0, 2.0, 3.0, 4.0], "y": [1.0, 2.0, 3.0, 4.0]}, "4 values of x are too few"),
     ({"x": [1.0, 2.0, 3.0, 4.0, 5.0], "y": [1.0] * 5}, "y is the same at every x"),
