@@ -16,6 +16,7 @@ import pandas as pd
 
 from analysis.laws.fit import fit_law
 from analysis.laws.optimum import fit_optimum
+from analysis.laws.trend import trend
 
 Array = npt.NDArray[np.float64]
 REPEATS = 500
@@ -140,6 +141,19 @@ def best_rate(rates: Rates, of: str, repeats: int) -> None:
         print(f"{name:<13}{parameter:<10}{rates!s:<66}{repeats:>8}{covered:>9.1%}{width:>9.3g}{mark}", flush=True)
 
 
+def neighbours(values: int, correlation: float, rise: float, repeats: int) -> None:
+    """Print how often a trend is said to be there, of a line that rises by twice ``rise`` standard deviations of what
+    scatters about it, where neighbours are correlated."""
+    rng = np.random.default_rng(1)
+    x, said = np.linspace(-1, 1, values), 0
+    root = np.linalg.cholesky(correlation ** np.abs(np.subtract.outer(np.arange(values), np.arange(values))))
+    for _ in range(repeats):
+        data = pd.DataFrame({"x": x, "y": rise * x + root @ rng.normal(size=values)})
+        said += not trend(data, "x", "y").estimates["rank_correlation"].covers(0)
+    name = f"{values} x, rise {rise:g}, neighbours correlated by {correlation:g}"
+    print(f"{'trend':<13}{'':<10}{name:<66}{repeats:>8}{said / repeats:>9.1%}   said to be there", flush=True)
+
+
 def optima(repeats: int = OPTIMA) -> None:
     """Print the rows of the best and the largest stable rate."""
     for seeds in (2, 3, 5, 10):
@@ -172,6 +186,9 @@ def main(repeats: int = REPEATS) -> None:
     for rates, effect in ((4, 0.0), (4, 0.1), (8, 0.0)):
         pooled(rates, effect, repeats)
     optima()
+    for values in (8, 10, 15):
+        for correlation, rise in ((0.0, 0.0), (0.5, 0.0), (0.8, 0.0), (0.0, 2.0)):
+            neighbours(values, correlation, rise, 4 * repeats)
 
 
 if __name__ == "__main__":
