@@ -188,7 +188,7 @@ def main(repeats: int = REPEATS) -> None:
     optima()
     for values in (8, 10, 15):
         for correlation, rise in ((0.0, 0.0), (0.5, 0.0), (0.8, 0.0), (0.0, 2.0)):
-            neighbours(values, correlation, rise, 4 * repeats)
+            neighbours(values, correlation, rise, 8 * repeats)
 
 
 if __name__ == "__main__":
