@@ -28,7 +28,8 @@ class Boundary:
     ``draws`` (R, C) are such as likely as the data leave them. ``estimates`` holds ``slope`` (dv*/du; at the mean of u
     if curved), ``location`` (y on the boundary at the geometric mean of x), ``width`` (of the transition from
     probability 0.1 to 0.9, in units of v) and, where it was fitted, ``curvature``. ``p_none`` is the p-value of "no
-    dependence on either axis", ``p_straight`` that of "straight". ``given`` are further axes, at whose middle all of
+    dependence on either axis", ``p_straight`` that of "straight", ``p_cubic`` that of
+    "no cubic" (NaN where one was not fitted). ``given`` are further axes, at whose middle all of
     this is; ``crossed`` names the column of seeds, over which it is a mean. ``data`` has the rows: x, y, those given,
     ``crossed``, ``outcome`` (0 or 1), ``cluster``, ``censored`` (left out of the fit) and ``offset`` (what those
     given add to the logit). ``kind`` and ``because`` say what was found.
@@ -49,6 +50,12 @@ class Boundary:
     method: str
     given: tuple[str, ...] = ()
     crossed: str | None = None
+    p_cubic: float = float("nan")
+
+    @property
+    def degree(self) -> int:
+        """1 of a straight boundary, 2 of a parabola."""
+        return len(self.coefficients) - 2
 
     @property
     def n(self) -> int:

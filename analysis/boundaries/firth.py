@@ -37,7 +37,7 @@ class Firth:
     """A maximum of l*: ``coefficients`` (C,), ``log_likelihood`` l*, and two estimates of their covariance (C, C).
 
     ``covariance`` is the inverse of the Fisher information, ``clustered`` the sandwich over ``clusters`` groups of rows
-    that share chance. ``plain`` is the maximum of l, or what it rises to.
+    that share chance, which ``codes`` (n,) names from 0. ``plain`` is the maximum of l, or what it rises to.
     """
 
     design: Array = field(repr=False)
@@ -46,6 +46,7 @@ class Firth:
     coefficients: Array
     covariance: Array
     clustered: Array
+    codes: npt.NDArray[np.intp] = field(repr=False)
     clusters: int
     log_likelihood: float
     plain: float
@@ -194,9 +195,9 @@ def firth(design: Array, ones: Array, trials: Array | None = None, clusters: npt
     found, value, converged = maximize(design, ones, trials, np.zeros((2, columns)), anywhere,
                                         np.array([1.0, 0.0]), PRECISE)
     p = state(design, ones, trials, found[:1], np.ones(1))[1][0]
-    clusters = np.arange(len(design)) if clusters is None else np.asarray(clusters)
-    covariance, clustered = sandwich(design, ones, trials, clusters, p)
-    return Firth(design, ones, trials, found[0], covariance, clustered, len(np.unique(clusters)), float(value[0]),
+    names, codes = np.unique(np.arange(len(design)) if clusters is None else clusters, return_inverse=True)
+    covariance, clustered = sandwich(design, ones, trials, codes, p)
+    return Firth(design, ones, trials, found[0], covariance, clustered, codes, len(names), float(value[0]),
                  float(value[1]), bool(converged[0]))
 
 

@@ -59,11 +59,11 @@ def coordinates(table: pd.DataFrame, axes: Sequence[str], log: Sequence[bool]) -
 def tally(values: Array, outcome: pd.Series, cluster: pd.Series) -> tuple[Array, Array, Array, npt.NDArray[np.intp]]:
     """Rows at one point, values (n, k), and of one cluster as one, so that more seeds cost nothing: the points (m, k),
     ones (m,) of trials (m,), and codes of clusters (m,)."""
-    names = list(range(values.shape[1]))
-    rows = pd.DataFrame(values, columns=names).assign(cluster=pd.factorize(cluster)[0], outcome=outcome.to_numpy())
-    counts = rows.groupby([*names, "cluster"])["outcome"].agg(["sum", "size"]).reset_index()
-    return (counts[names].to_numpy(), counts["sum"].to_numpy(), counts["size"].to_numpy(float),
-            counts["cluster"].to_numpy())
+    rows = np.column_stack([values, pd.factorize(cluster)[0]])
+    points, place = np.unique(rows, axis=0, return_inverse=True)
+    place = place.ravel()
+    ones = np.asarray(np.bincount(place, outcome.to_numpy(float)), float)
+    return points[:, :-1], ones, np.bincount(place).astype(float), points[:, -1].astype(np.intp)
 
 
 def dependence(used: pd.DataFrame, outcome: str, axes: tuple[str, str], log: tuple[bool, bool], others: Array,

@@ -24,16 +24,16 @@ def pooled_axes(data: pd.DataFrame, boundary: Boundary, axes: Sequence[str]) -> 
     given = beside(boundary)[0]
     pair = (boundary.x, boundary.y)
     accounted = (*pair, *boundary.given)
-    curved = len(boundary.coefficients) > 3
     points = coordinates(used, pair, boundary.log)
-    known = np.column_stack([points, *([points[:, 0] ** 2] if curved else []), given])
+    known = np.column_stack([points, *([points[:, 0] ** 2] if boundary.degree > 1 else []), given])
     found = {}
     for axis in axes:
         if axis in accounted or any(_follows(rows[axis], used[name]) for name in accounted):
             continue
         columns = effects(rows[axis])
         if 0 < columns.shape[1] <= MOST_CATEGORIES and are_independent(np.column_stack([known, columns])):
-            surface = surface_of(used, boundary.outcome, pair, boundary.log, curved, np.column_stack([given, columns]))
+            surface = surface_of(used, boundary.outcome, pair, boundary.log, boundary.degree,
+                                 np.column_stack([given, columns]))
             width = len(surface.fit.coefficients)
             found[axis] = surface.fit.joint_test(range(width - columns.shape[1], width))
     return found

@@ -4,7 +4,8 @@ The shifts are fitted beside the surface, as fixed effects that sum to 0, so tha
 location is the mean of the S seeds' locations L_s, and other seeds have others: its interval is mean +- t sd(L_s) /
 sqrt(S), Student's t with S - 1 degrees of freedom (a random intercept; Searle, Casella & McCulloch, "Variance
 Components", 1992), and nowhere narrower than that of these seeds alone. What points share, which moves all L_s alike,
-is added to their variance.
+is added to their variance. Seeds that lie as near each other as a grid can tell have an sd near 0 by no merit of
+theirs: it counts as no less than the standard error of an L_s.
 """
 
 from __future__ import annotations
@@ -53,10 +54,11 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Shifts:
-    """How far the groups' locations lie from their mean: ``sd``, of so many ``groups``; ``shared`` is the part of the
-    variance of each that points share."""
+    """How far the groups' locations lie from their mean: ``sd``, of so many ``groups``; ``error`` is the standard error
+    of each, and ``shared`` the part of its variance that points share."""
 
     sd: float
+    error: float
     groups: int
     shared: float
 
@@ -68,19 +70,25 @@ class Shifts:
         location = -fit.coefficients[0] / steepness
         gradient = np.eye(len(fit.coefficients))[0] + location * np.eye(len(fit.coefficients))[2]
         sd = np.std(np.append(effects, -effects.sum()), ddof=1) / abs(steepness)
-        return cls(float(sd), groups, 1.0 - 1.0 / fit.inflation(gradient))
+        error = np.sqrt(groups * (gradient @ fit.covariance @ gradient)) / abs(steepness)
+        return cls(float(sd), float(error), groups, 1.0 - 1.0 / fit.inflation(gradient))
+
+    @property
+    def between(self) -> float:
+        """The standard error of their mean, as a location of seeds."""
+        return max(self.sd, self.error) / float(np.sqrt(self.groups))
 
     def widened(self, value: float, low: float, high: float, level: float) -> tuple[float, float]:
         """The ends of the location's interval for other seeds, from those of these seeds alone."""
         if np.isinf(low):
             return low, high
-        between = student.ppf((1 + level) / 2, self.groups - 1) * self.sd / np.sqrt(self.groups)
+        between = student.ppf((1 + level) / 2, self.groups - 1) * self.between
         return (value - max(value - low, np.hypot(between, (value - low) * np.sqrt(self.shared))),
                 value + max(high - value, np.hypot(between, (high - value) * np.sqrt(self.shared))))
 
     def draws(self, count: int, rng: np.random.Generator) -> Array:
         """Shifts of the location by what other seeds would change, (count,)."""
-        return np.asarray(rng.standard_t(self.groups - 1, count) * self.sd / np.sqrt(self.groups))
+        return np.asarray(rng.standard_t(self.groups - 1, count) * self.between)
 
     def __str__(self) -> str:
         few = ": wide, since two seeds say little of others" if self.groups == 2 else ""

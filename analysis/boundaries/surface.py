@@ -2,9 +2,10 @@
 
 logit p = b0 + b1 u + b2 v (+ b3 u^2), u = ln x and v = ln y, fitted with Firth's penalty; given further axes, each adds
 its main effect, and the boundary is that at their middle. Slope, location and curvature are ratios of coefficients with
-profile intervals, open where b2 may be 0. Where a line separates the outcomes, all
-lines that do are in the intervals: how wide these are is set by the grid, and the width of the transition may be 0.
-Rows of one cluster share chance; by default those at one point (x, y).
+profile intervals, open where b2 may be 0. Where the data leave room for a cubic (LEEWAY), intervals hold those of one
+as well: its slope at the middle is another, and a bend that no test would find may make it. Where a line separates the
+outcomes, all lines that do are in the intervals: how wide these are is set by the grid, and the width of the transition
+may be 0. Rows of one cluster share chance; by default those at one point (x, y).
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ from trials.errors import UserError
 
 Array = npt.NDArray[np.float64]
 ALPHA = 0.05  # of the tests for any dependence, and for curvature
+LEEWAY = 0.3  # a cubic's p-value below which its intervals count too
 REACHED = 0.1  # a phase is reached where the fitted probability comes this near to 0, or to 1
 NAMES = ("slope", "location", "width", "curvature")
 
 
 @dataclass(frozen=True)
 class Surface:
-    """A logistic regression over standardized axes, z = (u - center) / scale: ``columns`` 1, z_u, z_v (, z_u^2), and
-    after these what else there is."""
+    """A logistic regression over standardized axes, z = (u - center) / scale: ``columns`` 1, z_u, z_v (, z_u^2, z_u^3),
+    and after these what else there is."""
 
     fit: Firth
     center: Array
@@ -63,24 +65,28 @@ def fit_boundary(data: pd.DataFrame, outcome: str, x: str, y: str, *, log: tuple
     numbers); it is reported at their mean. ``cluster`` names the column of what shares chance, ``crossed`` that of
     seeds, which stand at many points and shift it at all of them alike (seeds.py), ``censored`` that of rows stopped
     before the outcome could show: they are no evidence, and left out. ``curved`` None takes a straight boundary unless
-    the test says at 5% that it is not. ``curvature`` is d2v*/du2. ``p_none`` comes from shuffling the points, and for
-    a crossover the values of each axis as well, with ``seed``. Raises UserError for a column that is not there or not
-    numbers, an outcome that is not 0 or 1, too few points, and points all on one line.
+    the test says at 5% that it is not; False says that it is straight, whatever the data say. ``curvature`` is
+    d2v*/du2. ``p_none`` comes from shuffling the points, and for a crossover the values of each axis as well, with
+    ``seed``. Raises UserError for a column that is not there or not numbers, an outcome that is not 0 or 1, too few
+    points, and points all on one line.
     """
     table = outcome_table(data, outcome, (x, y), cluster, censored, (*given, *([crossed] if crossed else [])))
     used = table[~table["censored"]]
     log = (spans_decades(used[x]), spans_decades(used[y])) if log is None else log
     rng = np.random.default_rng(seed)
     others, seeds = _beside(used, (x, y), given, crossed)
-    surface = surface_of(used, outcome, (x, y), log, False, others)
+    surface = surface_of(used, outcome, (x, y), log, 1, others)
     if curved and used[x].nunique() < 3:
         raise UserError(f"boundary of {outcome}: {x} has {used[x].nunique()} values; a curved boundary takes three")
     p_none, p_straight = dependence(used, outcome, (x, y), log, others, rng), np.nan
     if p_none <= ALPHA and used[x].nunique() > 2:
-        bent = surface_of(used, outcome, (x, y), log, True, others)
+        bent = surface_of(used, outcome, (x, y), log, 2, others)
         p_straight = bent.fit.test(3, 2, 0.0)
         surface = bent if curved or (curved is None and p_straight < ALPHA) else surface
     kind, because = _judge(surface)
+    cubic, p_cubic = None, np.nan
+    if p_none <= ALPHA and curved is not False:
+        cubic, p_cubic = _cubic(used, outcome, (x, y), log, others)
     if kind == "crossover":  # chance that a row of the grid shares makes such, though none of these a boundary
         p_none = max(p_none, dependence_of_rows(used, outcome, (x, y), log, others, rng))
     because += f" (p = {p_none:.2g})"
@@ -94,13 +100,15 @@ def fit_boundary(data: pd.DataFrame, outcome: str, x: str, y: str, *, log: tuple
                         np.full(3, np.nan), np.empty((0, 3)), table, p_none, np.nan, "shuffled points", tuple(given),
                         crossed)
     shifts = Shifts.of(surface.fit, seeds.groups) if seeds else None
-    estimates = _estimates(surface, log, level, shifts)
+    shapes = (surface, cubic) if cubic else (surface,)
+    estimates = _estimates(shapes, log, level, shifts)
     if np.isinf(estimates["slope"].low):
         because += f"; it may run along {y}, so that its slope is open"
     fit = surface.fit
     method = (f"Firth-penalized logistic regression, profile likelihood intervals, {fit.clusters} clusters "
               f"({cluster or f'points of {x} and {y}'})")
     method += f", at the middle of {' and '.join(given)}" if given else ""
+    method += f"; they hold those of a cubic as well (p = {p_cubic:.2g})" if cubic else ""
     if seeds and shifts:
         method += (f"; {seeds.count} values of {crossed} shift it (sd {shifts.sd * surface.scale[1]:.2g} in "
                    f"{'ln ' if log[1] else ''}{y}): its location is their mean, by {shifts}")
@@ -112,15 +120,14 @@ def fit_boundary(data: pd.DataFrame, outcome: str, x: str, y: str, *, log: tuple
     if shifts:
         draws[:, 0] -= draws[:, 2] * shifts.draws(len(draws), rng)
     return Boundary(x, y, log, outcome, kind, because + left_out, estimates, surface.raw(fit.coefficients),
-                    surface.raw(draws), table, p_none, p_straight, method, tuple(given), crossed)
+                    surface.raw(draws), table, p_none, p_straight, method, tuple(given), crossed, p_cubic)
 
 
 def slope_test(boundary: Boundary, slope: float = 1.0) -> float:
     """p-value of dv*/du = ``slope`` (at the mean of u if curved) by the likelihood ratio; NaN for none."""
     if boundary.kind == "none":
         return float("nan")
-    surface = _of(boundary)
-    return surface.fit.test(1, 2, slope * surface.scale[0] / surface.scale[1])
+    return max(surface.fit.test(1, 2, slope * surface.scale[0] / surface.scale[1]) for surface in _likely(boundary))
 
 
 def same_slope_test(boundaries: Sequence[Boundary]) -> float:
@@ -128,25 +135,25 @@ def same_slope_test(boundaries: Sequence[Boundary]) -> float:
     is least, against chi-square. They must not share rows; NaN where one of them is none."""
     if any(boundary.kind == "none" for boundary in boundaries):
         return float("nan")
-    surfaces = [_of(boundary) for boundary in boundaries]
+    likely = [_likely(boundary) for boundary in boundaries]
 
     def total(angle: float) -> float:
-        return sum(surface.fit.likelihood_ratio(1, 2, np.tan(angle) * surface.scale[0] / surface.scale[1])
-                   for surface in surfaces)
+        return sum(min(surface.fit.likelihood_ratio(1, 2, np.tan(angle) * surface.scale[0] / surface.scale[1])
+                       for surface in surfaces) for surfaces in likely)
 
     angles = np.linspace(-np.pi / 2, np.pi / 2, 41)[1:-1]
     best = angles[np.argmin([total(angle) for angle in angles])]
     least = minimize_scalar(total, bounds=(best - 0.08, best + 0.08), method="bounded").fun
-    return float(chi2.sf(least, len(surfaces) - 1))
+    return float(chi2.sf(least, len(likely) - 1))
 
 
-def surface_of(used: pd.DataFrame, outcome: str, axes: tuple[str, str], log: tuple[bool, bool], curved: bool,
+def surface_of(used: pd.DataFrame, outcome: str, axes: tuple[str, str], log: tuple[bool, bool], degree: int,
                others: Array) -> Surface:
-    """Fit the surface, with ``others`` (n, k) as further columns of mean 0."""
+    """Fit the surface of this degree in u, with ``others`` (n, k) as further columns of mean 0."""
     values = coordinates(used, axes, log)
     center, scale = values.mean(axis=0), values.std(axis=0)
     z = (values - center) / np.where(scale > 0, scale, 1.0)
-    own = np.column_stack([z] + [z[:, 0] ** 2] * curved)
+    own = np.column_stack([z] + [z[:, 0] ** power for power in range(2, degree + 1)])
     if not are_independent(own):
         raise UserError(f"boundary of {outcome}: the points of {axes[0]} and {axes[1]} lie on one line; sweep both")
     if not are_independent(np.column_stack([own, others])):
@@ -157,10 +164,30 @@ def surface_of(used: pd.DataFrame, outcome: str, axes: tuple[str, str], log: tup
     return Surface(firth(design, ones, trials, clusters), center, scale, 1 + own.shape[1])
 
 
-def _of(boundary: Boundary) -> Surface:
+def refit(boundary: Boundary, degree: int | None = None) -> Surface:
+    """The surface of a boundary, or one of another ``degree`` to the same rows."""
     used = boundary.data[~boundary.data["censored"]]
-    return surface_of(used, boundary.outcome, (boundary.x, boundary.y), boundary.log, len(boundary.coefficients) > 3,
+    return surface_of(used, boundary.outcome, (boundary.x, boundary.y), boundary.log, degree or boundary.degree,
                       beside(boundary)[0])
+
+
+def _likely(boundary: Boundary) -> list[Surface]:
+    """The surfaces whose intervals count."""
+    return [refit(boundary), *([refit(boundary, 3)] if boundary.p_cubic < LEEWAY else [])]
+
+
+def _cubic(used: pd.DataFrame, outcome: str, axes: tuple[str, str], log: tuple[bool, bool], others: Array
+           ) -> tuple[Surface | None, float]:
+    """A cubic, where the data leave room for one, and the p-value of "none"; none and NaN where it cannot be told from
+    a parabola."""
+    if used[axes[0]].nunique() < 4:
+        return None, np.nan
+    try:
+        surface = surface_of(used, outcome, axes, log, 3, others)
+    except UserError:  # its columns say nothing of their own
+        return None, np.nan
+    p = surface.fit.test(4, 2, 0.0)
+    return (surface if p < LEEWAY else None), p
 
 
 def beside(boundary: Boundary) -> tuple[Array, Seeds | None]:
@@ -176,13 +203,16 @@ def _beside(used: pd.DataFrame, axes: Sequence[str], given: Sequence[str], cross
     return (others if seeds is None else np.column_stack([others, seeds.columns])), seeds
 
 
-def _estimates(surface: Surface, log: tuple[bool, bool], level: float, shifts: Shifts | None) -> dict[str, Estimate]:
-    fit, (su, sv) = surface.fit, map(float, surface.scale)
+def _estimates(shapes: Sequence[Surface], log: tuple[bool, bool], level: float, shifts: Shifts | None
+               ) -> dict[str, Estimate]:
+    """The values of the first surface, and what the intervals of any hold."""
+    surface = shapes[0]
+    su, sv = map(float, surface.scale)
     parameters = {"location": (0, 1.0), "slope": (1, sv / su), "curvature": (3, 2 * sv / su**2)}
     estimates = {}
     for name, (column, unit) in parameters.items():
         if column < surface.columns:
-            value, low, high = fit.ratio(column, 2, level)
+            value, low, high = _hull([shape.fit.ratio(column, 2, level) for shape in shapes])
             estimates[name] = Estimate(value * unit, low * unit, high * unit, level)
     at = estimates["location"]
     ends = shifts.widened(at.value, at.low, at.high, level) if shifts else (at.low, at.high)
@@ -191,12 +221,17 @@ def _estimates(surface: Surface, log: tuple[bool, bool], level: float, shifts: S
         with np.errstate(over="ignore"):  # a boundary along y is nowhere
             value, low, high = np.exp([value, low, high])
     estimates["location"] = Estimate(float(value), float(low), float(high), level)
-    steepness, low, high = fit.size(2, level)
+    steepness, low, high = _hull([shape.fit.size(2, level) for shape in shapes])
     unit = 2.0 * float(np.log(9.0)) * sv
     estimates["width"] = Estimate(unit / steepness, unit / high, unit / low if low else np.inf, level)
     if np.isinf(estimates["slope"].low):  # b2 may be 0, and each of these is a ratio to it: a number would be noise
         estimates = {name: replace(estimate, value=np.nan) for name, estimate in estimates.items()}
     return {name: estimates[name] for name in NAMES if name in estimates}
+
+
+def _hull(intervals: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
+    """The first value, and the ends of all intervals."""
+    return intervals[0][0], min(low for _, low, _ in intervals), max(high for _, _, high in intervals)
 
 
 def _judge(surface: Surface) -> tuple[Kind, str]:

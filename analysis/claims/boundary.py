@@ -42,8 +42,9 @@ class BoundaryClaim(Claim):
     or whether it is ``above`` a number, or which of two values it has (``between`` these two, such as two phases; rows
     with others are left out). Further axes ``given`` may move the boundary, which is reported at their middle; it is
     undecided where one that is not given moves it.
-    Trials that were stopped early, before the outcome showed, are censored. Undecided where the boundary departs from
-    one without a formula (boundaries/levelset.py) by more than chance.
+    Trials that were stopped early, before the outcome showed, are censored. Undecided where the boundary is of another
+    shape than a line or a parabola (boundaries/shape.py), or departs from one without a formula
+    (boundaries/levelset.py), by more than chance.
     """
 
     gives: ClassVar[tuple[str, ...]] = ("slope", "location", "width", "curvature")
@@ -80,6 +81,7 @@ class BoundaryClaim(Claim):
 
         from analysis.boundaries.levelset import agreement
         from analysis.boundaries.pooling import pooled_axes
+        from analysis.boundaries.shape import shape_test
         from analysis.boundaries.surface import fit_boundary
 
         axes = [axis for axis in tables.axes if axis not in ("seed", self.boundary)]
@@ -101,14 +103,15 @@ class BoundaryClaim(Claim):
         if fit.kind == "none":
             return self.decided(about, fit.estimates, fit.n, fit.method, fit, [f"no boundary here: {fit.because}"],
                                 ["undecided"])
-        check = agreement(fit)
+        shape, check = shape_test(fit), agreement(fit)
         others = pooled_axes(rows, fit, axes)
         moving = [axis for axis, p in others.items() if p * len(others) < ALPHA]
-        doubtful = fit.kind == "crossover" or check.misleads or moving
+        doubtful = fit.kind == "crossover" or shape.misleads or check.misleads or moving
         answers: list[Answer] = ["undecided"] if doubtful else []
         notes = [f"{fit.kind}: {fit.because}", fit.scales, *pooled(rows),
                  *([f"pools {', '.join(f'{axis} (p = {p:.2g})' for axis, p in others.items())}"] if others else []),
                  *([f"but {' and '.join(moving)} moves it; add given: [{', '.join(moving)}]"] if moving else []),
+                 f"{'but ' if shape.misleads else ''}{shape.because}",
                  *([f"but not this line: {check.because}"] if check.misleads else [])]
         return self.decided(about, fit.estimates, fit.n, fit.method, fit, notes, answers)
 
