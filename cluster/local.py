@@ -17,19 +17,21 @@ from typing import Any
 
 from cluster.connection import Connection, session
 from cluster.errors import ClusterError
+from cluster.lean import without_agents, without_services
 from cluster.scratch import PREFIX, base, scratch
 
 # Rows travel in small messages and data are loaded by each worker, so the object store holds next to nothing.
 OBJECT_STORE_BYTES = 128 * 2**20
 STORE_MORE = 2**20  # of its file, and of any log
 # By default Ray starts a worker for each core and waits for them; Tune's actors cannot use them and start their own.
-SYSTEM = {"prestart_worker_first_driver": False}
+SYSTEM = {"prestart_worker_first_driver": False, "enable_metrics_collection": False}
 FILES = 1024  # that its processes may have to open at once
 CGROUP = Path("/sys/fs/cgroup")
 # Of a socket's name, with what Ray puts below its folder: session_2026-01-01_00-00-00_000000_4194304/sockets/...
 LONGEST = 107 - len(f"/{PREFIX}000000/r/session_0000-00-00_00-00-00_000000_0000000/sockets/plasma_store")
-# Read by Ray's processes below us: otherwise what a worker has started outlives it.
-BELOW = {"RAY_process_group_cleanup_enabled": "1"}
+# Read by Ray's processes below us: otherwise what a worker has started outlives it, and what stands for an agent the
+# raylet, whose end it sees at its input.
+BELOW = {"RAY_process_group_cleanup_enabled": "1", "RAY_enable_pipe_based_agent_to_parent_health_check": "1"}
 
 
 def connect() -> AbstractContextManager[Connection]:
@@ -87,15 +89,16 @@ def _alone() -> Iterator[None]:
         """A session of its own: Ctrl-C, a SIGTERM for the process group (`timeout` sends one) and a terminal that is
         closed are for the driver, which saves what is in training; Ray would end under it."""
 
-        def __init__(self, *args: Any, env: dict[str, str], **options: Any) -> None:
-            super().__init__(*args, env={**env, **BELOW}, start_new_session=True, **options)
+        def __init__(self, command: list[str], *args: Any, env: dict[str, str], **options: Any) -> None:
+            super().__init__(without_agents(command), *args, env={**env, **BELOW}, start_new_session=True, **options)
 
     if imported:  # it has read its variables already
         raylet.Config.initialize("")
     raylet.AuthenticationTokenLoader.instance().reset_cache()
     services.ConsolePopen, constants.ENABLE_RAY_CLUSTER = Popen, False
     try:
-        yield
+        with without_services():
+            yield
     finally:
         services.ConsolePopen, constants.ENABLE_RAY_CLUSTER = theirs, loopback
         for name, value in before.items():

@@ -217,7 +217,7 @@ def _sweep(study: Study, folder: Folder, store: Store, lease: Lease, leftovers: 
 
 @contextlib.contextmanager
 def _meanwhile(connection: AbstractContextManager[Connection]) -> Iterator[Future[Connection]]:
-    """Connect in a thread of its own: Ray takes three seconds to start, and one to be imported."""
+    """Connect in a thread of its own: Ray takes a second to start, and one to be imported."""
     # The thread ends last: Ray's processes are killed when the thread that started them is gone, and a driver whose Ray
     # went before it waits twelve seconds for it.
     with ThreadPoolExecutor(1) as thread, contextlib.ExitStack() as stack:
