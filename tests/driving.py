@@ -21,6 +21,20 @@ PATIENCE = 400.0  # seconds for what takes a few on a machine that is not busy
 # Trials keep checkpoints so often that a kill may fall into the writing of one.
 OFTEN = [sys.executable, "-c", "import sys; from orchestrator import checkpoints, cli; checkpoints.SECONDS = 0.3; "
                                "sys.exit(cli.main(sys.argv[1:]))"]
+# A model whose trials last, whatever the machine and whoever is at work on it, and take next to no processor time.
+SLOW = """
+import time
+from torch import nn
+
+class Slow(nn.Linear):
+    def forward(self, x):
+        if self.training:
+            time.sleep(0.05)
+        return super().forward(x)
+
+def build(input_shape, outputs):
+    return nn.Sequential(nn.Flatten(), Slow(64, outputs))
+"""
 
 
 def start(*words: object, command: Sequence[str] = COMMAND,

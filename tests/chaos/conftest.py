@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from support import Cli, Tables
+from trained import trained
 
 # Trained one by one, a trial's numbers are the same to the last digit wherever and whenever it is trained.
 STUDY = """
@@ -56,11 +57,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_undisturbed(small: Path, cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_undisturbed(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of ``small``."""
-    results = tmp_path_factory.mktemp("undisturbed") / "results"
-    cli("run", small, f"results={results}")
-    return results
+    return trained(small, tmp_path_factory.mktemp("undisturbed") / "results")
 
 
 @pytest.fixture(scope="session")

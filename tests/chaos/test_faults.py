@@ -37,6 +37,7 @@ from conftest import Same
 from support import Cli
 
 from orchestrator.checkpoints import FolderCheckpoints
+from orchestrator.cli import main
 from orchestrator.folder import Folder
 from trials import generators
 from trials.checkpoint import Checkpoint
@@ -149,12 +150,12 @@ def test_of_two_drivers_that_start_at_once_one_goes_on(left: bool, small: Path, 
     same(results, small_undisturbed)
 
 
-def test_half_a_checkpoint_is_swept(small: Path, small_undisturbed: Path, cli: Cli, same: Same, tmp_path: Path) -> None:
+def test_half_a_checkpoint_is_swept(small: Path, small_undisturbed: Path, same: Same, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(small_undisturbed, results)
     (results / ".checkpoints").mkdir(exist_ok=True)
     (results / ".checkpoints" / ".0123456789abcdef.another.tmp").write_bytes(b"half")  # its worker was killed
-    cli("run", small, f"results={results}")
+    assert main(["run", str(small), f"results={results}"]) == 0
     same(results, small_undisturbed)
 
 

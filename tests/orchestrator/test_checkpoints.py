@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from support import Cli, Tables
+from trained import trained
 
 from orchestrator.checkpoints import FolderCheckpoints, Leftovers
 from orchestrator.folder import Folder
@@ -28,9 +29,9 @@ study: long
 question: Does a trial that was killed go on where it was?
 trial:
   task: digits
-  model: {name: mlp, width: 32, depth: 1}
+  model: "slow.py:build"
   optimizer: {name: sgd, lr: 0.05, momentum: 0.9}
-  budget: {steps: 5000}
+  budget: {steps: 100}
   precision: float64
 space:
   seed: {replicates: 2}
@@ -103,10 +104,24 @@ def test_time_between_two(tmp_path: Path) -> None:
     assert often.due() and not often.due()
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "long.yaml"
+    path.write_text(STUDY)
+    path.with_name("slow.py").write_text(driving.SLOW)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the study that nobody disturbed."""
+    return trained(study, tmp_path_factory.mktemp("whole") / "results")
+
+
 @pytest.mark.parametrize("pack", ["off", "auto"])
-def test_killed_half_way_it_goes_on(pack: str, cli: Cli, stored: Tables, tmp_path: Path) -> None:
-    study, killed, whole = tmp_path / "long.yaml", tmp_path / "killed", tmp_path / "whole"
-    study.write_text(STUDY)
+def test_killed_half_way_it_goes_on(
+        pack: str, study: Path, whole: Path, cli: Cli, stored: Tables, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
     driver = driving.start("run", study, f"pack={pack}", f"results={killed}", command=driving.OFTEN)
     driving.wait(lambda: driving.kept(killed), driver, 120)
     driving.kill(driver)
@@ -114,7 +129,6 @@ def test_killed_half_way_it_goes_on(pack: str, cli: Cli, stored: Tables, tmp_pat
     assert not list(killed.glob("trials/*.parquet")) or pd.read_parquet(killed / "trials").empty
     time.sleep(1.0)  # the workers of a dead driver end by themselves
     cli("run", study, f"pack={pack}", f"results={killed}")
-    cli("run", study, f"pack={pack}", f"results={whole}")
     assert not list(killed.glob(".checkpoints/*"))
     for table, frame in stored(whole).items():
         pd.testing.assert_frame_equal(stored(killed)[table], frame, rtol=1e-7)

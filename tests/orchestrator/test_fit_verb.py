@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from trained import trained
 
 from orchestrator.cli import main
 
@@ -43,11 +42,10 @@ analysis:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study that has been run."""
+    """A study that has results."""
     path = tmp_path_factory.mktemp("fit") / "tiny.yaml"
     path.write_text(STUDY)
-    subprocess.run([sys.executable, "-m", "orchestrator.cli", "run", str(path), f"results={path.parent / 'results'}"],
-                   check=True, timeout=120, capture_output=True)
+    trained(path, path.parent / "results")
     return path
 
 

@@ -16,6 +16,7 @@ import processes
 import pytest
 import torch
 from support import Cli, Tables
+from trained import trained
 
 from orchestrator import stopping, worker
 from orchestrator.checkpoints import FolderCheckpoints
@@ -54,9 +55,9 @@ STUDY = """
 study: long
 trial:
   task: digits
-  model: {name: mlp, width: 32, depth: 1}
+  model: "slow.py:build"
   optimizer: {name: sgd, lr: 0.05, momentum: 0.9}
-  budget: {steps: 5000}
+  budget: {steps: 100}
   precision: float64
 space:
   seed: {replicates: 3}
@@ -69,14 +70,13 @@ device: cpu
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("study") / "long.yaml"
     path.write_text(STUDY)
+    path.with_name("slow.py").write_text(driving.SLOW)
     return path
 
 
 @pytest.fixture(scope="module")
-def undisturbed(study: Path, cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("undisturbed") / "results"
-    cli("run", study, "pack=off", f"results={results}")
-    return results
+def undisturbed(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(study, tmp_path_factory.mktemp("undisturbed") / "results")
 
 
 def trial(seed: int = 0) -> TrialSpec:

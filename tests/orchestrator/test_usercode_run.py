@@ -278,7 +278,7 @@ trial:
   task: digits
   model: {name: mlp, width: 64, depth: 1}
   optimizer: {name: sgd, lr: 0.1}
-  budget: {steps: 2000}
+  budget: {steps: 100}
 space:
   seed: {replicates: 300}
 measure: {eigenvalues: log}
