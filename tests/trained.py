@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from orchestrator.folder import Folder
 from orchestrator.provenance import write_study
@@ -22,6 +23,7 @@ from trials.trainer import train
 
 def trained(path: Path, results: Path) -> Path:
     """Fill the folder ``results`` for the study in the file ``path``, on the CPU. Models that sleep do not."""
+    torch.set_num_threads(1)  # as a worker does: with more, the last digits are others
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(usercode, "_folders", [])
         patch.setattr(time, "sleep", lambda seconds: None)
