@@ -23,7 +23,7 @@ from cluster.scratch import PREFIX, base, scratch
 # Rows travel in small messages and data are loaded by each worker, so the object store holds next to nothing.
 OBJECT_STORE_BYTES = 128 * 2**20
 STORE_MORE = 2**20  # of its file, and of any log
-# By default Ray starts a worker for each core and waits for them; Tune's actors cannot use them and start their own.
+# By default Ray starts a worker for each core and waits for them, before anybody knows how many are wanted.
 SYSTEM = {"prestart_worker_first_driver": False, "enable_metrics_collection": False}
 FILES = 1024  # that its processes may have to open at once
 CGROUP = Path("/sys/fs/cgroup")

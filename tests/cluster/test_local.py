@@ -85,7 +85,7 @@ def come_up(process: subprocess.Popen[str]) -> list[processes.Process]:
     assert process.stdout is not None and process.stderr is not None
     line = process.stdout.readline()
     assert line == "begun\n", line or process.stderr.read()
-    # No worker before one is wanted: the driver would wait for a kind of worker that trials cannot use.
+    # No worker before one is wanted: the driver would wait for it.
     assert not [one.command for one in processes.below(process.pid) if one.command.startswith("ray::IDLE")]
     go_on(process)
     line = process.stdout.readline()
