@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from analysis.claims import absent
 from analysis.claims.base import CLAIMS, Claim, Verdict, cell, column, columns, number, setting
 from analysis.estimates import LEVEL, Answer
 from analysis.observe import observations, pooled, unmeasured
-from trials.errors import UserError
-from trials.records import COLUMNS
+from analysis.phase_names import PHASES
+from trials.errors import UserError, did_you_mean
+from trials.records import COLUMNS, FINAL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +27,11 @@ ALPHA = 0.05  # of the test that an axis which is pooled does not move the bound
 # Numbers that are measured, and so nowhere exactly one of two.
 _MEASURED = frozenset(column.name for columns in COLUMNS.values() for column in columns
                       if pa.types.is_floating(column.type))
+
+
+_COLUMNS = frozenset(column.name for columns in COLUMNS.values() for column in columns)
+# The words that columns of words hold.
+_WORDS: dict[str, tuple[str, ...]] = {"phase": PHASES, "status": FINAL}
 
 
 def _pair(value: Any, place: str, known: Collection[str]) -> tuple[Any, ...]:
@@ -64,10 +71,16 @@ class BoundaryClaim(Claim):
             raise UserError(f"{place}.given: expected axes beside {', '.join(self.in_)} and seed, got {min(twice)}")
         if len({*self.given}) < len(self.given):
             raise UserError(f"{place}.given: a column is given twice; remove one")
+        if measured := {*self.given} & _COLUMNS:
+            raise UserError(f"{place}.given: expected axes of the study, got {min(measured)}, a column of results")
         if self.above is not None and self.between:
             raise UserError(f"{place}: expected above or between, not both")
         if self.above is None and not self.between and self.boundary != "diverged":
             raise UserError(f"{place}: says of no value of {self.boundary} on which side it is; give above or between")
+        for value in self.between:
+            if value not in (there := _WORDS.get(self.boundary, self.between)):
+                raise UserError(f"{place}.between: no {self.boundary} is called {value!r}; "
+                                f"{did_you_mean(str(value), there)}")
 
     @property
     def hopeless(self) -> str:
@@ -100,15 +113,16 @@ class BoundaryClaim(Claim):
         fit = fit_boundary(rows, self._name, x, y, log=log, given=self.given, cluster="configuration", crossed=crossed,
                            censored="censored", curved=curved, level=level)
         about = f"{self._name} over {x} and {y} {self.at}, {fit.scales}"
+        lacking = absent.said(tables, rows, *dict.fromkeys((x, y, *axes)))
         if fit.kind == "none":
-            return self.decided(about, fit.estimates, fit.n, fit.method, fit, [f"no boundary here: {fit.because}"],
-                                ["undecided"])
+            return self.decided(about, fit.estimates, fit.n, fit.method, fit,
+                                [f"no boundary here: {fit.because}", *lacking], ["undecided"])
         shape, check = shape_test(fit), agreement(fit)
         others = pooled_axes(rows, fit, axes)
         moving = [axis for axis, p in others.items() if p * len(others) < ALPHA]
         doubtful = fit.kind == "crossover" or shape.misleads or check.misleads or moving
         answers: list[Answer] = ["undecided"] if doubtful else []
-        notes = [f"{fit.kind}: {fit.because}", fit.scales, *pooled(rows),
+        notes = [f"{fit.kind}: {fit.because}", fit.scales, *lacking, *pooled(rows),
                  *([f"pools {', '.join(f'{axis} (p = {p:.2g})' for axis, p in others.items())}"] if others else []),
                  *([f"but {' and '.join(moving)} moves it; add given: [{', '.join(moving)}]"] if moving else []),
                  f"{'but ' if shape.misleads else ''}{shape.because}",

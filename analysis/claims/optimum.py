@@ -6,8 +6,9 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from analysis.claims import absent
 from analysis.claims.base import CLAIMS, Claim, Verdict, column, one_of, setting
-from analysis.claims.law import a_law, laws, preferred
+from analysis.claims.law import a_law, check_rivals, laws, preferred
 from analysis.estimates import LEVEL
 from analysis.laws import forms
 from analysis.observe import observations, pooled
@@ -31,6 +32,7 @@ class _OverAxis(Claim):
         return forms.law(self.law).parameters
 
     def check(self, place: str) -> None:
+        check_rivals(self.law, self.against, place)
         if self.expect or not self.against:
             super().check(place)
 
@@ -54,8 +56,9 @@ class _OverAxis(Claim):
                         for law in (self.law, *self.against))
         fits = lack_of_fit(fit, fit.data[crossed] if crossed else None)
         answers, notes = preferred(fit, rivals, level)
+        notes = [*notes, *fits.notes, *absent.said(tables, rows, self.over, axis), *pooled(rows)]
         return self.decided(f"{words} {self.at} = {fit.law.formula.partition('= ')[2]}, x = {self.over}", fit.estimates,
-                            len(rows), fit.method, fit, [*notes, *fits.notes, *pooled(rows)], answers, tuple(rivals),
+                            len(rows), fit.method, fit, notes, answers, tuple(rivals),
                             fits.doubts)
 
 

@@ -17,7 +17,8 @@ from analysis.estimates import Estimate, Region
 from analysis.tables import load
 from trials.errors import UserError
 
-KNOWN = {"batch_size", "lr", "seed", "diverged", "test_loss", "stable_rank", "layer", "phase", "lr_per_batch"}
+KNOWN = {"batch_size", "lr", "seed", "diverged", "test_loss", "stable_rank", "layer", "phase", "lr_per_batch",
+         "status"}
 POWER: dict[str, Any] = {"claim": "It grows.", "law": "power", "y": "test_loss", "x": "batch_size",
                          "expect": {"exponent": {"above": 0}}}
 EDGE: dict[str, Any] = {"claim": "An edge.", "boundary": "diverged", "in": ["batch_size", "lr"],
@@ -60,6 +61,11 @@ def without(item: dict[str, Any], key: str) -> dict[str, Any]:
     ({**EDGE, "boundary": "test_loss"}, "analysis[0]", "give above or between"),
     ({**EDGE, "boundary": "phase", "between": ["a", "a"]}, "analysis[0].between", "two different values"),
     ({**EDGE, "above": 1, "between": [0, 1]}, "analysis[0]", "above or between, not both"),
+    ({**EDGE, "boundary": "phase", "between": ["random-like", "bulk-spikes"]}, "analysis[0].between",
+     "no phase is called 'bulk-spikes'; did you mean 'bulk+spikes'"),
+    ({**EDGE, "boundary": "status", "between": ["diverged", "copleted"]}, "analysis[0].between", "'completed'"),
+    ({**EDGE, "given": ["test_loss"]}, "analysis[0].given", "expected axes of the study, got test_loss"),
+    ({**EDGE, "given": ["status"]}, "analysis[0].given", "expected axes of the study, got status"),
     ({**EDGE, "given": ["lr"]}, "analysis[0].given", "expected axes beside batch_size, lr and seed, got lr"),
     ({**EDGE, "given": ["weigth_decay"]}, "analysis[0].given", "no column called 'weigth_decay'"),
     ({**EDGE, "given": ["layer", "layer"]}, "analysis[0].given", "given twice"),
