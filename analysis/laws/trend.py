@@ -34,10 +34,10 @@ def trend(data: pd.DataFrame, x: str, y: str, *, crossed: str | None = None, lev
     """Spearman's rank correlation r of the means of ``y`` with ``x``: 1 where they only rise, -1 where they only fall.
 
     Rows at the same x are replicates: what a curve does between two values of x is no chance of theirs, so means count,
-    not rows. Where some x lack some of the ``crossed`` seeds, what these do at all x alike is taken out. The interval
-    is Fisher's: atanh r plus or minus z sqrt((1 + r^2 / 2) / (n - 3)) with n values of x (Bonett & Wright 2000), r held
-    within the largest value short of 1 that n ranks can have. Raises UserError for unknown columns and fewer than 5
-    values of x.
+    not rows. Where some x lack some of the ``crossed`` values, such as seeds, what these do at all x alike is taken
+    out. The interval is Fisher's: atanh r plus or minus z sqrt((1 + r^2 / 2) / (n - 3)) with n values of x (Bonett &
+    Wright 2000), r held within the largest value short of 1 that n ranks can have. Raises UserError for unknown
+    columns and fewer than 5 values of x.
     """
     if crossed is not None and crossed not in data:
         raise no_column("trend", crossed, data.columns)

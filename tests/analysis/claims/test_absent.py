@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,3 +56,19 @@ def test_absent_trials_that_could_change_nothing_are_only_said(study: Study, cla
 
 def test_nothing_is_said_where_all_are_there(study: Study) -> None:
     assert "left out" not in verdict(late(study, []), TREND).because
+
+
+def test_settings_that_are_lacking_at_some_x_tilt_no_trend(make_study: Callable[..., Study]) -> None:
+    """Stable ranks that rise with the batch and fall with the rate; the highest rates diverge at small batches, whose
+    means are the higher for it."""
+    study = make_study(("batch_size", "lr", "seed"))
+    for i, batch in enumerate(BATCHES):
+        for j, lr in enumerate((0.01, 0.1, 1.0)):
+            rank = 20 + 0.5 * i - 8.0 * j
+            gone = j == 2 and i < 5
+            study.write(study.rows(f"b{i}r{j}", {"batch_size": batch, "lr": lr}, steps=(1, 100),
+                                   status="diverged" if gone else "completed",
+                                   layers={"fc1": {"rows": 64, "cols": 32, "stable_rank": rank}}))
+    found = verdict(study, TREND)
+    assert found.answer == "holds" and found.estimates["rank_correlation"].value == pytest.approx(1.0)
+    assert "5 trials left out, diverged: batch_size 4 (1), 8 (1), 16 (1), 32 (1), 64 (1)" in found.because
