@@ -43,10 +43,10 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     A row a trial. Where a column of the table ``layers``, or ``phase``, is asked for, it is of one layer: ``where``
     names it, or it is the only one with such numbers. A row a trial and layer where ``layer`` is one of the columns, or
     ``where`` has a list of them (see ``pooled``). ``where`` keeps rows whose columns have one of some values (see
-    ``named``). Derived columns: ``diverged`` (0 or 1), ``at_chance`` (0 or 1: the
-    trial ended there, see chance.py), ``phase``, ``phase_probability`` and ``because`` (see
-    phases.py), ``accuracy_gap`` (training minus test), ``loss_gap`` (test minus training), ``lr_per_batch`` (lr /
-    batch_size) and ``configuration`` (a number for each setting, seeds apart).
+    ``named``). Derived columns: ``diverged`` (0 or 1), ``at_chance`` (0 or 1: the trial ended there, see chance.py),
+    ``phase``, ``phase_probability`` and ``because`` (see phases.py), ``accuracy_gap`` (training minus test),
+    ``loss_gap`` (test minus training), ``lr_per_batch`` (lr / batch_size) and ``configuration`` (a number for each
+    setting, seeds apart).
 
     At a training loss numbers are interpolated between the two measured steps about it, and phases follow from
     interpolated order parameters.
