@@ -100,8 +100,10 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_guests_harm_nobody(inside: Path) -> None:
     out = (inside / "out.txt").read_text()
     assert "seeds 0 and 1 start from the same weights" in out and "data are made" not in out
-    assert "guests: 10 completed, 2 failed" in out
     rows = pd.read_parquet(inside / "r" / "trials").set_index("trial_id")
+    lost = int((rows["train_loss"] >= 0.99 * rows["chance_loss"]).sum())  # 20 steps are few
+    at_chance = f", {lost} of these at chance: no better than guessing at the end" if lost else ""
+    assert f"guests: 10 completed{at_chance}, 2 failed" in out
     failed = rows[rows["status"] == "failed"]
     assert set(failed["model"]) == {"m.py:leaves"}
     assert failed["reason"].str.fullmatch(r"SystemExit: enough \(.*m\.py:\d+\)").all()

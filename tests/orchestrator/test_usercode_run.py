@@ -254,7 +254,7 @@ def test_files_that_cannot_be_used(refused: Callable[..., str], tmp_path: Path, 
 @pytest.mark.parametrize(("source", "said"), [
     ("return 5", "trial.task.name: m.py:data must return trials.Data, got int"),
     ("open('data.csv')", "trial.task: m.py:data failed: FileNotFoundError: [Errno 2] No such file or directory: "
-                         "'data.csv' ({}/m.py:2)"),
+                         "'data.csv' ({}/m.py:2); looked for in {}: Path(__file__).parent is the folder of the task"),
 ])
 def test_tasks_that_cannot_be_used(refused: Callable[..., str], tmp_path: Path, source: str, said: str) -> None:
     Path("m.py").write_text(f"def data():\n    {source}\n")
