@@ -37,6 +37,14 @@ def build(input_shape, outputs):
 """
 
 
+def slow_study(folder: Path, text: str) -> Path:
+    """The file of a study whose models, in slow.py beside it, are ``SLOW``."""
+    path = folder / "long.yaml"
+    path.write_text(text)
+    path.with_name("slow.py").write_text(SLOW)
+    return path
+
+
 def start(*words: object, command: Sequence[str] = COMMAND,
           environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """``phasesweep WORDS`` in a process and a session of its own."""

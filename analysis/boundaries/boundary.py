@@ -28,11 +28,11 @@ class Boundary:
     ``draws`` (R, C) are such as likely as the data leave them. ``estimates`` holds ``slope`` (dv*/du; at the mean of u
     if curved), ``location`` (y on the boundary at the geometric mean of x), ``width`` (of the transition from
     probability 0.1 to 0.9, in units of v) and, where it was fitted, ``curvature``. ``p_none`` is the p-value of "no
-    dependence on either axis", ``p_straight`` that of "straight", ``p_cubic`` that of
-    "no cubic" (NaN where one was not fitted). ``given`` are further axes, at whose middle all of
-    this is; ``crossed`` names the column of seeds, over which it is a mean. ``data`` has the rows: x, y, those given,
-    ``crossed``, ``outcome`` (0 or 1), ``cluster``, ``censored`` (left out of the fit) and ``offset`` (what those
-    given add to the logit). ``kind`` and ``because`` say what was found.
+    dependence on either axis", ``p_straight`` that of "straight", ``p_cubic`` that of "no cubic" (NaN where one was not
+    fitted). ``given`` are further axes, at whose middle all of this is; ``crossed`` names the column of seeds, over
+    which it is a mean. ``data`` has the rows: x, y, those given, ``crossed``, ``outcome`` (0 or 1), ``cluster``,
+    ``censored`` (left out of the fit) and ``offset`` (what those given add to the logit). ``kind`` and ``because`` say
+    what was found.
     """
 
     x: str

@@ -62,7 +62,7 @@ def doubts(tables: Frames, rows: pd.DataFrame, y: str, ends: Mapping[str, Any], 
     ids = rows.attrs.get("absent", ())
     if not ids:
         return []
-    known = set(observations(tables, {"diverged"}).columns) | set(tables.trials.columns)
+    known = {*tables.trials.columns, "configuration", "diverged"}
     if not set(rows.columns) <= known | {y, "layer", "because"}:
         return []  # where they stand is not known either
     lost = observations(tables, set(rows.columns) & known)

@@ -68,10 +68,7 @@ device: cpu
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("study") / "long.yaml"
-    path.write_text(STUDY)
-    path.with_name("slow.py").write_text(driving.SLOW)
-    return path
+    return driving.slow_study(tmp_path_factory.mktemp("study"), STUDY)
 
 
 @pytest.fixture(scope="module")

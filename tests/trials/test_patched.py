@@ -136,6 +136,7 @@ def test_modes_that_are_never_left_are_left() -> None:
 
 def test_what_torch_does_to_itself_is_no_patch() -> None:
     """Its compiler, when it is first imported, and layers, tools and functions of all kinds."""
+    before = patched.snapshot()
     with put_back():
         import torch._dynamo
         nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
@@ -144,3 +145,4 @@ def test_what_torch_does_to_itself_is_no_patch() -> None:
         nn.TransformerEncoderLayer(8, 2)(torch.randn(2, 2, 8))
         np.random.default_rng(0)
         random.seed(0)
+    assert patched.put_back(before) == []
