@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,15 +21,19 @@ PATIENCE = 400.0  # seconds for what takes a few on a machine that is not busy
 # Trials keep checkpoints so often that a kill may fall into the writing of one.
 OFTEN = [sys.executable, "-c", "import sys; from orchestrator import checkpoints, cli; checkpoints.SECONDS = 0.3; "
                                "sys.exit(cli.main(sys.argv[1:]))"]
-# A model whose trials last, whatever the machine and whoever is at work on it, and take next to no processor time.
+# A model whose trials last, whatever the machine and whoever is at work on it, while there is a file ``slowly`` beside
+# it, and take next to no processor time.
 SLOW = """
+import pathlib
 import time
 from torch import nn
 
+SLOWLY = pathlib.Path(__file__).with_name("slowly")
+
 class Slow(nn.Linear):
     def forward(self, x):
-        if self.training:
-            time.sleep(0.05)
+        if self.training and SLOWLY.exists():
+            time.sleep(0.3)
         return super().forward(x)
 
 def build(input_shape, outputs):
@@ -43,6 +47,17 @@ def slow_study(folder: Path, text: str) -> Path:
     path.write_text(text)
     path.with_name("slow.py").write_text(SLOW)
     return path
+
+
+@contextlib.contextmanager
+def slowly(study: Path) -> Iterator[None]:
+    """Trials of this study of ``slow_study`` last half a minute and more."""
+    path = study.with_name("slowly")
+    path.touch()
+    try:
+        yield
+    finally:
+        path.unlink()
 
 
 def start(*words: object, command: Sequence[str] = COMMAND,

@@ -22,15 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
-from torch.nn.utils.prune import BasePruningMethod
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 
 from trials.computed import Computed, below, join
 from trials.lowrank import adapters
 from trials.modes import evaluation
 from trials.operands import operands
 from trials.optimizers.base import Params
+from trials.prehooks import making
 
 UNSEEN = "as stored: the forward pass was not seen to multiply by it as it is"
 SCALED = "its output is scaled by a factor made of it, which is no part of these numbers"
@@ -139,23 +137,15 @@ def _parametrized(module: nn.Module) -> Iterator[Computed]:
 
 def _hooked(module: nn.Module) -> Iterator[Computed]:
     for layer, child in module.named_modules():
-        made: dict[str, set[str]] = {}
-        for hook in child._forward_pre_hooks.values():
-            if isinstance(hook, WeightNorm):
-                made[hook.name] = {f"{hook.name}_g", f"{hook.name}_v"}
-            elif isinstance(hook, SpectralNorm):
-                made[hook.name] = {f"{hook.name}_orig"}
-            elif isinstance(hook, BasePruningMethod):
-                made[hook._tensor_name] = {f"{hook._tensor_name}_orig"}
+        made = {name: set(parts) for _, name, parts in making(child)}
         for parts in made.values():  # of a pruned weight_v, say
             for name in parts & set(made):
                 parts |= made[name]
         for name in set(made) - set().union(*made.values()) if made else ():
             def read(module: nn.Module, layer: str = layer, name: str = name) -> Tensor:
                 owner = module.get_submodule(layer)
-                for hook in owner._forward_pre_hooks.values():
-                    if isinstance(hook, (WeightNorm, SpectralNorm, BasePruningMethod)):
-                        hook(owner, ())
+                for hook, *_ in making(owner):
+                    hook(owner, ())
                 value: Tensor = getattr(owner, name)
                 return value
             yield Computed(join(layer, name), frozenset(join(layer, part) for part in made[name]), read)

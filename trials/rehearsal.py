@@ -29,7 +29,7 @@ FEW = 8  # samples that are measured
 
 
 def rehearse(spec: TrialSpec, measure: Measure | None = None) -> None:
-    """Build everything the trial needs, evaluate it, take a step, and let a user's model be measured.
+    """Build everything the trial needs, evaluate it, take two steps, and let a user's model be measured.
 
     Raises UserError for whatever goes wrong in a user's own model or task too.
     """
@@ -38,6 +38,8 @@ def rehearse(spec: TrialSpec, measure: Measure | None = None) -> None:
             alone = Alone(prepare(spec, "cpu"))
             before = alone.read(None, None).losses["train_loss"]
             loss, _ = alone.take()
+            if alone.trial.total > 1:  # what a model keeps of one step may spoil the next
+                alone.take()
             if not (finite(before) and finite(loss.item())) and (blamed := blame(alone.trial, 0)) is not None:
                 raise UserError(f"trial: {blamed}")
             if measure is not None and usercode.is_usercode(spec.model["name"]):

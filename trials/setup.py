@@ -22,6 +22,7 @@ from trials.modes import evaluation
 from trials.network import Network, tensors
 from trials.optimizers.base import Optimizer, Params
 from trials.packs.unfit import Unfit, plain
+from trials.prehooks import lagging
 from trials.schedules.base import Schedule
 from trials.spec import TrialSpec, make
 from trials.streams import Stream, torch_seeded
@@ -162,6 +163,10 @@ def _check_tensors(module: torch.nn.Module) -> None:
         if getattr(value, "_post_accumulate_grad_hooks", None):
             raise UserError(f"trial.model: parameter {name} has a hook that waits for its .grad, which trials do not "
                             "fill; give what changes the gradient to register_hook")
+    for name, part in lagging(module):
+        raise UserError(f"trial.model: {name} is made of {part} before the hook that makes {part} has run, so that "
+                        "each forward pass uses that of the pass before; of parametrizations.weight_norm, prune "
+                        "original1 of parametrizations.weight")
     for name, other in _sharing(module):
         raise UserError(f"trial.model: {name} lies in the memory of {other}, and what training does to one does not "
                         f"reach the other here; hold a copy (.clone()), or make it of {other} in forward")

@@ -48,6 +48,7 @@ class Step:
         # In a pack whose lanes differ in it, the warm-up is a tensor, and is not to be compared with anything.
         self._constant = (isinstance(schedule, Constant) and not isinstance(schedule.warmup, Tensor)
                           and schedule.warmup == 0.0)
+        self._leaves: Params = {}
         self._at: dict[str, list[str]] = {
             place: [name for name, knob in knobs.items() if place in places(type(knob))] for place in PLACES}
         for name, knob in knobs.items():
@@ -102,16 +103,39 @@ class Step:
             value, found = value_and_gradient(
                 lambda leaves, held: self._objective(leaves, held, batch, moments), params, buffers)
             return value, self._network.hooked(found)
-        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        leaves = {name: self._leaf(name, value) for name, value in params.items()}
         held = {name: value.detach() for name, value in buffers.items()}  # the same memory
         loss = self._objective(leaves, held, batch, moments)
         buffers.update({name: value.detach() for name, value in held.items()})
         for name, leaf in leaves.items():
+            if not leaf.requires_grad:
+                raise UserError(f"trial.model: forward changes requires_grad of {name}; what is trained is settled "
+                                "when the model is built: to hold it still for some steps, use its .detach() in these")
             if leaf.data_ptr() != params[name].data_ptr():  # the model gave it other memory: weight.data = ...
                 params[name].copy_(leaf.detach())
         # A user's model may hold parameters that its forward pass does not use: their gradient is zero.
         grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return loss.detach(), self._network.hooked(dict(zip(leaves, grads, strict=True)))
+
+    def _leaf(self, name: str, value: Tensor) -> Tensor:
+        """``value`` as a leaf of autograd's graph: in all steps the same, as a module's parameters are, so that a
+        tensor which a model keeps from one forward pass to a later one leads to the parameters it was made of."""
+        leaf = self._leaves.get(name)
+        if leaf is not None and leaf.data_ptr() == value.data_ptr():
+            return leaf
+        made = value.detach().requires_grad_()
+        if leaf is None:  # a knob's other parameters, which come between, have leaves of their own
+            self._leaves[name] = made
+        return made
+
+    def reaches_back(self, params: Params, buffers: Params, x_B: Tensor) -> bool:
+        """Whether the next output would follow from parameters by way of what the model keeps of earlier passes."""
+        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        earlier = [leaf for leaf in self._leaves.values() if leaf.requires_grad]
+        with self._network.forgetting():
+            output = self._network(leaves, {name: value.clone() for name, value in buffers.items()}, x_B)
+        return bool(earlier) and any(grad is not None for grad in torch.autograd.grad(
+            output.sum(), earlier, allow_unused=True, retain_graph=True))
 
     def _objective(self, params: Params, buffers: Params, batch: Batch, moments: Mapping[str, Moment]) -> Tensor:
         """The number whose gradient is taken: the mean loss over the batch plus the penalties."""

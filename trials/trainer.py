@@ -106,8 +106,13 @@ class Alone:
         self.trial.network.memory.put(checkpoint.memory)
 
     def checkpoint(self, observer: Observer, watch: Watch) -> Checkpoint | None:
-        """The trial now; None where its model remembers what cannot be saved."""
+        """The trial now; None where its model remembers what cannot be saved, such as a graph that gradients take."""
         memory = self.trial.network.memory.since(self._remembered)
+        if memory:
+            drawn = generators.states()
+            if self._step.reaches_back(self.params, self.buffers, self._batches[self.taken].x_B):
+                memory = None
+            generators.restore(drawn)
         return None if memory is None else Checkpoint.of(observer, watch, self.taken, self.params, self.buffers,
                                                          self.state, memory)
 

@@ -119,9 +119,10 @@ def whole(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_half_way_it_goes_on(
         pack: str, study: Path, whole: Path, cli: Cli, stored: Tables, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
-    driver = driving.start("run", study, f"pack={pack}", f"results={killed}", command=driving.OFTEN)
-    driving.wait(lambda: driving.kept(killed), driver, 120)
-    driving.kill(driver)
+    with driving.slowly(study):
+        driver = driving.start("run", study, f"pack={pack}", f"results={killed}", command=driving.OFTEN)
+        driving.wait(lambda: driving.kept(killed), driver, 120)
+        driving.kill(driver)
     assert driving.kept(killed), "the trials were done before they could be killed"
     assert not list(killed.glob("trials/*.parquet")) or pd.read_parquet(killed / "trials").empty
     time.sleep(1.0)  # the workers of a dead driver end by themselves

@@ -103,11 +103,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def test_a_signal_saves_what_is_in_training_and_it_goes_on(
         pack: str, number: signal.Signals, study: Path, start: Start, undisturbed: Path, cli: Cli, stored: Tables,
         tmp_path: Path) -> None:
-    results, driver = tmp_path / "results", start(study, f"pack={pack}", before="import signal; "
-                            "signal.signal(signal.SIGHUP, signal.SIG_DFL); checkpoints.SECONDS = 0.5")
-    before = driving.wait(lambda: driving.kept(results), driver, 150)
-    os.killpg(driver.pid, number)
-    said = "".join(driving.ended(driver, 130, 120))
+    results = tmp_path / "results"
+    with driving.slowly(study):
+        driver = start(study, f"pack={pack}", before="import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+                       "checkpoints.SECONDS = 0.5")
+        before = driving.wait(lambda: driving.kept(results), driver, 150)
+        os.killpg(driver.pid, number)
+        said = "".join(driving.ended(driver, 130, 120))
     assert "stopping: trials in training are saved (again to stop at once)" in said
     assert "interrupted; the same command continues" in said and "failed" not in said
     after = driving.kept(results)
@@ -239,13 +241,14 @@ def job(folder: Path, lanes: int = 1, retries: int = 1, seconds: float = 0.0) ->
 def test_a_ray_that_is_killed_blames_no_trial(
         part: str, study: Path, start: Start, undisturbed: Path, cli: Cli, stored: Tables, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    driver = start(study, "pack=off", "retries=0",
-                   before="from orchestrator import presence; checkpoints.SECONDS, presence.MISSES = 0.5, 2")
-    driving.wait(lambda: driving.kept(results), driver, 150)
-    [victim] = [process for process in processes.below(driver.pid)
-                if process.command.partition(" ")[0].endswith(f"/{part}")]
-    victim.kill()
-    said = "".join(driving.ended(driver, 2, 120))
+    with driving.slowly(study):
+        driver = start(study, "pack=off", "retries=0",
+                       before="from orchestrator import presence; checkpoints.SECONDS, presence.MISSES = 0.5, 2")
+        driving.wait(lambda: driving.kept(results), driver, 150)
+        [victim] = [process for process in processes.below(driver.pid)
+                    if process.command.partition(" ")[0].endswith(f"/{part}")]
+        victim.kill()
+        said = "".join(driving.ended(driver, 2, 120))
     assert "phasesweep: the Ray cluster went away; what is committed stays, and the same command continues once" in said
     assert driving.kept(results)
     assert "failed" not in set(pd.read_parquet(results / "trials")["status"])
