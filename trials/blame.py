@@ -6,10 +6,11 @@ from __future__ import annotations
 import torch
 
 from trials.batches import Batches
+from trials.checks import UNSOUND
 from trials.evaluate import evaluate, finite
 from trials.guest import guest
 from trials.network import tensors
-from trials.setup import UNSOUND, Trial, build_module
+from trials.setup import Trial, build_module
 
 
 @torch.no_grad()

@@ -34,8 +34,9 @@ def adapters(module: nn.Module, example: Tensor | None) -> list[Computed]:
         return found
     tried = 0
     shapes = {name: tuple(value.flatten(1).shape) for name, value in _tensors(module) if value.ndim >= 2}
-    for layer, child in reversed(list(module.named_modules())):  # the innermost first
-        names = [join(layer, name) for name, value in _tensors(child) if value.ndim >= 2 and value.is_floating_point()]
+    called = {id(value): name for name, value in _tensors(module)}  # one that is tied has one name
+    for child in reversed(list(module.modules())):  # the innermost first
+        names = [called[id(value)] for _, value in _tensors(child) if value.ndim >= 2 and value.is_floating_point()]
         for base, a, b in _triples(module, names, shapes):
             if tried >= _TRIPLES:
                 return found

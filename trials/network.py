@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
+from trials.errors import UserError
 from trials.memory import Memory, hooks_of
 from trials.modes import evaluation
 from trials.optimizers.base import Params
+from trials.references import references, views
 
 Tap = Callable[[Tensor, int], Tensor]  # (output of a nonlinearity, its number in the forward pass) -> what goes on
 NONLINEARITIES = tuple(
@@ -40,6 +42,11 @@ class Network:
     In training mode what the forward pass does to a buffer happens to ``buffers``: in place, or as a new tensor of the
     same name. In evaluation mode they stay as they are.
 
+    Where Python holds a tensor of the module beside the module's tables (a list of weights, a closure), there too.
+
+    ``recomputes``: its backward pass computes parts of the forward pass again, with the tensors that are in the module
+    then. ``differentiating`` holds them in it.
+
     A parameter's Python attributes and hooks are the user's too: the tensors in its place have its attributes for the
     pass, and ``hooked`` gives gradients as its hooks make them.
 
@@ -47,10 +54,16 @@ class Network:
     it: a nonlinearity is a module of ``torch.nn``'s activation classes.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
+    def __init__(self, module: nn.Module, of_user: bool = False) -> None:
+        self.module, self.recomputes = module, False
         self._places = list(_places(module))
+        tensors = {name: table[key] for table, key, name in self._places}
+        self._others = references(tensors, {id(table) for table, _, _ in self._places}) if of_user else []
+        self._until: ExitStack | None = None
         self.memory = Memory(module, {name for _, _, name in self._places})
+        for path, name in views(tensors, self.memory.built.objects):
+            raise UserError(f"trial.model: {path} lies in the memory of {name}, and what training does to that does "
+                            f"not reach it here; make it of {name} in forward")
         self._hooks = {name: hooks for table, key, name in self._places if (hooks := hooks_of(table[key]))}
         self._tap: Tap | None = None
         self._reached = 0
@@ -64,7 +77,8 @@ class Network:
             buffers = {name: value.clone() for name, value in buffers.items()}
         self._tap, self._reached = tap, 0
         try:
-            with self.holding(params, buffers) as module:
+            with ExitStack() as own:
+                module = (self._until or own).enter_context(self.holding(params, buffers))
                 # A copy: the first operation may work in place, and x be part of the data set, or be used again.
                 output: Tensor = module(x.clone())
         finally:
@@ -72,16 +86,36 @@ class Network:
         return output
 
     @contextmanager
+    def differentiating(self) -> Iterator[None]:
+        """For passes and their gradients: the tensors of a pass stay in the module until the end, for what the backward
+        pass computes again (``torch.utils.checkpoint``)."""
+        with ExitStack() as self._until:
+            try:
+                yield
+            finally:
+                self._until = None
+
+    @contextmanager
     def holding(self, params: Params, buffers: Params) -> Iterator[nn.Module]:
         """The module with these tensors in place of its own; ``buffers`` then has what it made of them."""
         given = {**params, **buffers}
         own = [table[key] for table, key, _ in self._places]
+        others = [container[key] for container, key, _ in self._others]
         for (table, key, name), before in zip(self._places, own, strict=True):
             table[key] = given[name]
             vars(given[name]).update(vars(before))
+        for container, key, name in self._others:
+            container[key] = given[name]
         try:
             yield self.module
+            for table, key, name in self._places:
+                if name in params and table[key] is not given[name]:
+                    raise UserError(f"trial.model: forward puts another tensor in the place of parameter {name}, which "
+                                    "an optimizer does not follow; change it in place, under torch.no_grad()")
         finally:
+            for (container, key, name), before in zip(self._others, others, strict=True):
+                with suppress(LookupError):  # the pass has changed the container
+                    container[key] = before if container[key] is given[name] else container[key]
             for (table, key, name), before in zip(self._places, own, strict=True):
                 held = vars(given[name])
                 if held or vars(before):

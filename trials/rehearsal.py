@@ -76,7 +76,8 @@ def _measure(alone: Alone, wanted: Measure) -> None:
             elif group in ("gradients", "curvature", "density"):
                 _products(snapshot)
         except Exception as error:
-            raise UserError(f"measure.{group}: the model cannot be measured like this: {describe(error)}; mend the "
+            why = str(error) if isinstance(error, UserError) else describe(error)
+            raise UserError(f"measure.{group}: the model cannot be measured like this: {why}; mend the "
                             f"model, or set measure.{group} to none") from error
 
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from trials import generators, shared, usercode
 from trials.batches import total_steps
+from trials.checks import check_network
 from trials.errors import UserError
 from trials.guest import guest
 from trials.knobs.base import Knob
@@ -135,6 +135,9 @@ def build_module(spec: TrialSpec, data: Data) -> torch.nn.Module:
         module = build(data.input_shape, data.outputs, **params)
         if not isinstance(module, torch.nn.Module):
             raise UserError(f"trial.model.name: {name} must return a torch.nn.Module, got {type(module).__name__}")
+        if any(isinstance(child, torch.jit.ScriptModule) for child in module.modules()):
+            raise UserError(f"trial.model.name: {name} gives a module of torch.jit, in which a trial's tensors cannot "
+                            "stand in for its own; give the module that it was made of")
         if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
             _materialize(module, data)
     _check_tensors(module)
@@ -192,33 +195,9 @@ def _sharing(module: torch.nn.Module) -> Iterator[tuple[str, str]]:
 
 def build_network(spec: TrialSpec, data: Data) -> Network:
     """The trial's model as a function of its parameters, where the data are; its output is checked."""
-    network = Network(build_module(spec, data).to(data.x_train.device, data.dtype))
-    if usercode.is_usercode(spec.model["name"]):
+    of_user = usercode.is_usercode(spec.model["name"])
+    network = Network(build_module(spec, data).to(data.x_train.device, data.dtype), of_user)
+    if of_user:
         with guest(spec.seed, "check", str(data.x_train.device), f"trial: {spec.model['name']}"):
-            _check_output(network, data)
+            check_network(network, data, spec.batch_size)
     return network
-
-
-def _check_output(network: Network, data: Data) -> None:
-    """An output (B,) against targets (B, 1) would broadcast to a loss of something else, so the shape must be right."""
-    x_B = data.x_train[:2]
-    params, buffers = tensors(network.module)
-    params = {name: value.requires_grad_() for name, value in params.items()}
-    with network.evaluating(), torch.enable_grad():
-        output: Any = network(params, buffers, x_B)
-    if not isinstance(output, torch.Tensor):
-        raise UserError(f"trial.model: gives a {type(output).__name__}; expected one tensor, such as the logits alone")
-    shape, expected = tuple(output.shape), (len(x_B), data.outputs)
-    if shape != expected:
-        raise UserError(f"trial.model: gives an output of shape {shape} for {len(x_B)} inputs; expected {expected}")
-    if output.dtype != data.dtype:
-        raise UserError(f"trial.model: gives an output of type {output.dtype}; expected {data.dtype}, as its input "
-                        "has: end with .to(x.dtype)")
-    if not output.requires_grad:
-        raise UserError("trial.model: its output has no gradient; it must follow from the parameters by torch "
-                        "operations, without no_grad() and detach()")
-    if not bool(output.isfinite().all()):
-        raise UserError(f"trial.model: {UNSOUND}")
-
-
-UNSOUND = "the output of the model is not finite before any training"

@@ -54,6 +54,9 @@ class Step:
         for name, knob in knobs.items():
             if knob.needs_classes and data.classes is None:
                 raise UserError(f"trial.knobs.{name}: works on class probabilities, but the task is a regression")
+        if self._at["activation"] and network.recomputes:
+            raise UserError(f"trial.knobs.{self._at['activation'][0]}: changes hidden activations, and the model "
+                            "computes some again in its backward pass (torch.utils.checkpoint); leave out one of them")
         if self._at["activation"] and not network.has_nonlinearities:
             raise UserError(f"trial.knobs.{self._at['activation'][0]}: changes hidden activations, but the model has "
                             "no nonlinearity that is a torch.nn module; write nn.ReLU() instead of F.relu")
@@ -105,17 +108,20 @@ class Step:
             return value, self._network.hooked(found)
         leaves = {name: self._leaf(name, value) for name, value in params.items()}
         held = {name: value.detach() for name, value in buffers.items()}  # the same memory
-        loss = self._objective(leaves, held, batch, moments)
+        with self._network.differentiating():
+            loss = self._objective(leaves, held, batch, moments)
+            if changed := next((name for name, leaf in leaves.items() if not leaf.requires_grad), None):
+                raise UserError(f"trial.model: forward changes requires_grad of {changed}; what is trained is settled "
+                                "when the model is built: to hold it still for some steps, use its .detach() in these")
+            # A user's model may hold parameters that its forward pass does not use: their gradient is zero.
+            each = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+            grads = self._network.hooked({name: grad.to_dense() if grad.is_sparse else grad
+                                          for name, grad in zip(leaves, each, strict=True)})
         buffers.update({name: value.detach() for name, value in held.items()})
         for name, leaf in leaves.items():
-            if not leaf.requires_grad:
-                raise UserError(f"trial.model: forward changes requires_grad of {name}; what is trained is settled "
-                                "when the model is built: to hold it still for some steps, use its .detach() in these")
             if leaf.data_ptr() != params[name].data_ptr():  # the model gave it other memory: weight.data = ...
                 params[name].copy_(leaf.detach())
-        # A user's model may hold parameters that its forward pass does not use: their gradient is zero.
-        grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
-        return loss.detach(), self._network.hooked(dict(zip(leaves, grads, strict=True)))
+        return loss.detach(), grads
 
     def _leaf(self, name: str, value: Tensor) -> Tensor:
         """``value`` as a leaf of autograd's graph: in all steps the same, as a module's parameters are, so that a

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from trials.errors import UserError
 from trials.measurements.base import Snapshot, parameters_vector
 from trials.measurements.probe import probe
 from trials.network import Network
@@ -65,7 +66,11 @@ class Objective:
 
 
 def objective(snapshot: Snapshot) -> Objective:
-    """The objective on the probe set: ``PROBE`` samples of the training set, or all if it has no more."""
+    """The objective on the probe set: ``PROBE`` samples of the training set, or all if it has no more. Raises UserError
+    for a model whose backward pass computes parts of the forward pass again."""
+    if snapshot.network.recomputes:
+        raise UserError("it computes activations again in its backward pass (torch.utils.checkpoint), which is no "
+                        "function of its parameters alone")
     buffers = {name: value.double() if value.is_floating_point() else value.clone()
                for name, value in snapshot.buffers.items()}
     shapes = {name: value.shape for name, value in snapshot.params.items()}

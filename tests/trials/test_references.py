@@ -1,0 +1,69 @@
+"""A trial's tensors are wherever and whenever a model reaches for them, or the model is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import zoo_references
+from state_cases import alone, apart, built, packed, plainly, trial
+
+from trials.errors import UserError
+from trials.evaluate import evaluate
+from trials.measure import Measure
+from trials.rehearsal import rehearse
+from trials.setup import prepare
+from trials.spec import TrialSpec
+
+HELD = ["list", "deque in a dictionary", "attribute", "closure", "all of them", "tied"]
+
+
+def study(kind: str, seed: int = 0, **changes: object) -> TrialSpec:
+    return trial(function="net", seed=seed, model={"name": f"{zoo_references.__file__}:net", "kind": kind}, **changes)
+
+
+@pytest.mark.parametrize("kind", [*HELD, "recurrent", "sparse", "computed again", "teacher"])
+def test_a_trial_alone_is_a_plain_loop(kind: str) -> None:
+    spec = study(kind)
+    module, found = built(spec, zoo_references.net, kind), alone(spec, 30)
+    sgd = torch.optim.SGD(module.parameters(), lr=spec.optimizer["lr"], momentum=0.5)
+    for name, value in plainly(spec, module, sgd, 30).state_dict().items():
+        if name in {**found.params, **found.buffers}:  # what is tied is there once
+            torch.testing.assert_close({**found.params, **found.buffers}[name], value, rtol=1e-9, atol=1e-12)
+    data, module = found.trial.data, module.eval()
+    with torch.no_grad():
+        loss = float(data.loss(module(data.x_train), data.train_targets).mean())
+    ours = evaluate(found.trial.network, found.params, found.buffers, data)["train_loss"]
+    assert ours == pytest.approx(loss, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_lanes_are_trials_alone(kind: str) -> None:
+    specs = [study(kind, seed) for seed in range(2)]
+    lanes = packed(specs, 20)
+    assert all(apart(lanes, lane, alone(spec, 20)) < 1e-9 for lane, spec in enumerate(specs))
+
+
+def test_the_modules_own_are_back_afterwards() -> None:
+    network = prepare(study("list"), "cpu").network
+    module: zoo_references.Net = network.module  # type: ignore[assignment]
+    assert module.held[0] is module.first.weight
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(("kind", "said"), [
+    ("tuple", "first.(weight|bias) is held by a tuple too"),
+    ("partial", "first.weight is held by a tuple too"),
+    ("view", "held lies in the memory of first.weight"),
+    ("made before", "forward uses what was made of first.weight when the model was built"),
+    ("made at first", "its first forward pass makes held.weight"),
+    ("replaced", "forward puts another tensor in the place of parameter first.weight"),
+    ("script", "gives a module of torch.jit")])
+def test_what_cannot_be_followed_is_refused(kind: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        prepare(study(kind, precision="float32"), "cpu")
+
+
+def test_what_is_computed_again_is_no_function_of_parameters_alone() -> None:
+    rehearse(study("computed again"), Measure("ends", "ends", "ends", "none"))
+    with pytest.raises(UserError, match=r"measure.curvature: the model cannot be measured like this: it computes"):
+        rehearse(study("computed again"), Measure("ends", "none", "none", "none", curvature="ends"))

@@ -1,0 +1,109 @@
+"""Models whose tensors are reached in other ways than by the module's own attributes, or not when it is expected."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections import deque
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+WIDTH = 12
+
+
+class Net(nn.Module):
+    """What ``kind`` says, in the first or the middle one of three layers."""
+
+    def __init__(self, inputs: int, outputs: int, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first, self.last = nn.Linear(inputs, WIDTH), nn.Linear(WIDTH, outputs)
+        self.mid = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.Tanh())
+        weight, bias = self.first.weight, self.first.bias
+        self.held: Any = None
+        if kind == "list":
+            self.held = [weight]
+        elif kind == "deque in a dictionary":
+            self.held = {"of": deque([bias, weight])}
+        elif kind == "attribute":
+            self.held = SimpleNamespace(weight=weight)
+        elif kind == "closure":
+            self.held = lambda x: F.linear(x, weight, bias)
+        elif kind == "all of them":
+            self.held = list(self.parameters())
+        elif kind == "tuple":
+            self.held = (weight, bias)
+        elif kind == "partial":
+            self.held = functools.partial(torch.mul, weight)
+        elif kind == "view":
+            self.held = weight.detach()
+        elif kind == "made before":
+            self.held = 0.5 * weight
+        elif kind == "tied":
+            self.twin = nn.Linear(WIDTH, WIDTH)
+            self.twin.weight = self.mid[0].weight
+        elif kind == "sparse":
+            self.table = nn.Embedding(17, 2, sparse=True)
+            self.last = nn.Linear(2 * inputs, outputs)
+        elif kind == "recurrent":
+            self.cell = nn.LSTM(8, WIDTH, batch_first=True)
+        elif kind == "teacher":
+            self.teacher = copy.deepcopy(self.mid).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        if self.kind == "sparse":
+            places = (x.flatten(1).abs() * 8).long().clamp(0, 16)
+            out: Tensor = self.last(self.table(places).flatten(1))
+            return out
+        out = self.last(self._middle(torch.tanh(self._first(x))))
+        if self.kind == "all of them" and self.training:
+            out = out * (1.0 + sum(value.square().sum() for value in self.held)).rsqrt()
+        return out
+
+    def _first(self, x: Tensor) -> Tensor:
+        if self.kind == "recurrent":
+            sequence, _ = self.cell(x.reshape(len(x), 8, 8))
+            last: Tensor = sequence[:, -1]
+            return last
+        x = x.flatten(1)
+        if self.kind == "made at first" and self.held is None:
+            self.held = nn.Linear(len(x.T), WIDTH).to(x)
+        if self.kind == "replaced" and self.training:
+            self.first.weight = nn.Parameter(0.99 * self.first.weight.detach())
+        made: dict[str, Any] = {
+            "list": lambda: F.linear(x, self.held[0], self.first.bias),
+            "deque in a dictionary": lambda: F.linear(x, self.held["of"][1], self.held["of"][0]),
+            "attribute": lambda: F.linear(x, self.held.weight, self.first.bias),
+            "closure": lambda: self.held(x), "made at first": lambda: self.held(x),
+            "made before": lambda: F.linear(x, self.held)}
+        h: Tensor = made.get(self.kind, lambda: self.first(x))()
+        return h
+
+    def _middle(self, h: Tensor) -> Tensor:
+        if self.kind == "computed again":
+            again: Tensor = checkpoint(self.mid, h, use_reentrant=False)
+            return again
+        if self.kind == "teacher":
+            if not self.training:
+                taught: Tensor = self.teacher(h)
+                return taught
+            with torch.no_grad():
+                for ours, theirs in zip(self.teacher.parameters(), self.mid.parameters(), strict=True):
+                    ours.lerp_(theirs, 0.1)
+        if self.kind == "tied":
+            h = torch.tanh(self.twin(h))
+        out: Tensor = self.mid(h)
+        return out
+
+
+def net(shape: tuple[int, ...], outputs: int, kind: str) -> nn.Module:
+    """One of them."""
+    module = Net(math.prod(shape), outputs, kind)
+    return torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, outputs))) if kind == "script" else module
