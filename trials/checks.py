@@ -17,9 +17,9 @@ UNSOUND = "the output of the model is not finite before any training"
 
 
 @torch.enable_grad()
-def check_network(network: Network, data: Data, batch_size: int) -> None:
-    """Take a pass in evaluation mode and one, of ``batch_size`` samples, in training mode, and find out whether its
-    backward pass ``recomputes``. Raises UserError where its output is not to be trained on."""
+def check_network(network: Network, data: Data, batch_size: int) -> bool:
+    """Take a pass in evaluation mode and one, of ``batch_size`` samples, in training mode; returns whether the backward
+    pass computes parts of the forward pass again. Raises UserError where its output is not to be trained on."""
     params, buffers = tensors(network.module)
     params = {name: value.requires_grad_() for name, value in params.items()}
     x_B = data.x_train[:2]
@@ -38,7 +38,7 @@ def check_network(network: Network, data: Data, batch_size: int) -> None:
             raise UserError("trial.model: its output has no gradient; it must follow from the parameters by torch "
                             "operations, without no_grad() and detach()")
         _check_parameters(output, network)
-        network.recomputes = _follows_from_the_module(output, network, params, held)
+        return _follows_from_the_module(output, network, params, held)
 
 
 def _check_output(output: Any, samples: int, data: Data) -> None:

@@ -80,10 +80,22 @@ class Network:
             with ExitStack() as own:
                 module = (self._until or own).enter_context(self.holding(params, buffers))
                 # A copy: the first operation may work in place, and x be part of the data set, or be used again.
+                trained = {name for name, value in params.items() if value.requires_grad}
                 output: Tensor = module(x.clone())
+                self._check_parameters(params, trained)
         finally:
             self._tap = None
         return output
+
+    def _check_parameters(self, params: Params, trained: set[str]) -> None:
+        """Raise UserError where a pass has changed which tensors are parameters, or which of them are trained."""
+        for table, key, name in self._places:
+            if name in params and table[key] is not params[name]:
+                raise UserError(f"trial.model: forward puts another tensor in the place of parameter {name}, which an "
+                                "optimizer does not follow; change it in place, under torch.no_grad()")
+            if name in params and params[name].requires_grad != (name in trained):
+                raise UserError(f"trial.model: forward changes requires_grad of {name}; what is trained is settled "
+                                "when the model is built: to hold it still for some steps, use its .detach() in these")
 
     @contextmanager
     def differentiating(self) -> Iterator[None]:
@@ -108,10 +120,6 @@ class Network:
             container[key] = given[name]
         try:
             yield self.module
-            for table, key, name in self._places:
-                if name in params and table[key] is not given[name]:
-                    raise UserError(f"trial.model: forward puts another tensor in the place of parameter {name}, which "
-                                    "an optimizer does not follow; change it in place, under torch.no_grad()")
         finally:
             for (container, key, name), before in zip(self._others, others, strict=True):
                 with suppress(LookupError):  # the pass has changed the container

@@ -195,9 +195,14 @@ def _sharing(module: torch.nn.Module) -> Iterator[tuple[str, str]]:
 
 def build_network(spec: TrialSpec, data: Data) -> Network:
     """The trial's model as a function of its parameters, where the data are; its output is checked."""
+    def made() -> Network:
+        return Network(build_module(spec, data).to(data.x_train.device, data.dtype), of_user)
     of_user = usercode.is_usercode(spec.model["name"])
-    network = Network(build_module(spec, data).to(data.x_train.device, data.dtype), of_user)
+    network = made()
     if of_user:
         with guest(spec.seed, "check", str(data.x_train.device), f"trial: {spec.model['name']}"):
-            check_network(network, data, spec.batch_size)
+            recomputes = check_network(network, data, spec.batch_size)
+            if network.memory.changed(network.memory.built):  # what cannot be put back, such as an iterator
+                network = made()
+            network.recomputes = recomputes
     return network

@@ -110,9 +110,6 @@ class Step:
         held = {name: value.detach() for name, value in buffers.items()}  # the same memory
         with self._network.differentiating():
             loss = self._objective(leaves, held, batch, moments)
-            if changed := next((name for name, leaf in leaves.items() if not leaf.requires_grad), None):
-                raise UserError(f"trial.model: forward changes requires_grad of {changed}; what is trained is settled "
-                                "when the model is built: to hold it still for some steps, use its .detach() in these")
             # A user's model may hold parameters that its forward pass does not use: their gradient is zero.
             each = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
             grads = self._network.hooked({name: grad.to_dense() if grad.is_sparse else grad
