@@ -62,9 +62,9 @@ def doubts(tables: Frames, rows: pd.DataFrame, y: str, ends: Mapping[str, Any], 
     ids = rows.attrs.get("absent", ())
     if not ids:
         return []
-    known = {*tables.trials.columns, "configuration", "diverged"}
+    known = {*tables.axes, "trial_id", "seed", "configuration", "status", "diverged", "lr_per_batch"}
     if not set(rows.columns) <= known | {y, "layer", "because"}:
-        return []  # where they stand is not known either
+        return []  # where they stand is not known either, such as what they would have measured there
     lost = observations(tables, set(rows.columns) & known)
     lost = lost[lost["trial_id"].isin(ids)]
     if "layer" in rows:
