@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from trials.errors import UserError
 from trials.network import Network, tensors
@@ -13,6 +15,7 @@ from trials.optimizers.base import Params
 from trials.references import uses
 from trials.tasks.base import Data
 
+_GRAD = vars(torch._C.TensorBase)["grad"]
 UNSOUND = "the output of the model is not finite before any training"
 
 
@@ -33,12 +36,26 @@ def check_network(network: Network, data: Data, batch_size: int) -> bool:
     x_B = data.x_train[:batch_size]
     with network.forgetting():
         held = _copies(buffers)
-        output = network(params, held, x_B)
+        with _NoGrad({id(value): name for name, value in params.items()}):
+            output = network(params, held, x_B)
         if not output.requires_grad:
             raise UserError("trial.model: its output has no gradient; it must follow from the parameters by torch "
                             "operations, without no_grad() and detach()")
         _check_parameters(output, network)
         return _follows_from_the_module(output, network, params, held)
+
+
+class _NoGrad(TorchFunctionMode):
+    """Raises UserError where code reads ``.grad`` of one of the tensors ``names``, by their ids."""
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__self__", None) is _GRAD and id(args[0]) in self._names:
+            raise UserError(f"trial.model: forward reads .grad of {self._names[id(args[0])]}, which trials do not fill")
+        return func(*args, **(kwargs or {}))
 
 
 def _check_output(output: Any, samples: int, data: Data) -> None:
@@ -62,16 +79,17 @@ def _check_parameters(output: Tensor, network: Network) -> None:
 
 
 def _follows_from_the_module(output: Tensor, network: Network, params: Params, buffers: Params) -> bool:
-    """Whether the gradient of ``output`` depends on the tensors that are in the module when it is taken: it is not a
-    number where these are not."""
-    nan = {name: torch.full_like(value, torch.nan).requires_grad_() for name, value in params.items()}
-    with network.holding(nan, _copies(buffers)):
-        grads = torch.autograd.grad(output.sum(), list(params.values()), allow_unused=True, retain_graph=True)
-    return not all(_is_finite(grad) for grad in grads) and _is_finite(output)
-
-
-def _is_finite(value: Tensor | None) -> bool:
-    return value is None or bool((value.to_dense() if value.is_sparse else value).isfinite().all())
+    """Whether the gradient of ``output`` depends on the tensors that are in the module when it is taken, as that of a
+    recomputed activation does, or of a hook that reads a weight."""
+    def gradient(held: Params) -> Params:
+        with network.holding(held, _copies(buffers)):
+            found = torch.autograd.grad(output.sum(), list(params.values()), allow_unused=True, materialize_grads=True,
+                                        retain_graph=True)
+            return network.hooked(dict(zip(params, found, strict=True)))
+    others = {name: (0.3 - 1.7 * value.detach()).requires_grad_() for name, value in params.items()}
+    here, there = gradient(params), gradient(others)
+    return not all(torch.allclose(here[name].to_dense(), grad.to_dense(), rtol=1e-3, atol=0.0, equal_nan=True)
+                   for name, grad in there.items())
 
 
 def _copies(buffers: Params) -> Params:

@@ -25,7 +25,7 @@ from torch.nn.utils import parametrize
 
 from trials.computed import Computed, below, join
 from trials.lowrank import adapters
-from trials.modes import evaluation
+from trials.modes import evaluation, switches
 from trials.operands import operands
 from trials.optimizers.base import Params
 from trials.prehooks import making
@@ -58,9 +58,9 @@ class WeightsInUse:
                     stored, scaled = dict.fromkeys(params - watched.plain, UNSEEN), watched.scaled & params
             adapted = [_final(each, seen, module) for each in adapted]
             found = adapted + _together(_apart(adapted, known), _apart(adapted, seen))
-            values = _Reader(module, found, example)()
+            values = _Reader(module, found, example)._computed()
         self.computed = [replace(each, shape=tuple(values[each.name].shape)) for each in found]
-        self._reader = _Reader(module, self.computed, example)
+        self._reader, self._switches = _Reader(module, self.computed, example), switches(module)
         self._parts = frozenset[str]().union(*(each.parts for each in found))
         self.doubts = {**dict.fromkeys(scaled - self._parts, SCALED),
                        **{each.name: SCALED for each in found if each.parts & scaled and not each.whole},
@@ -69,22 +69,28 @@ class WeightsInUse:
     @torch.no_grad()
     def __call__(self, params: Params) -> Params:
         """Weights by name; ``params`` itself where none is computed."""
-        if not self.computed:
+        if not self.computed and not self._switches:
             return params
-        rest = {name: value for name, value in params.items() if name not in self._parts}
-        with evaluation(self._reader.module):
-            values = functional_call(self._reader, {f"module.{name}": value for name, value in params.items()}, ())
-        return {**rest, **values}
+        held = {name: value.clone() for name, value in params.items()} if self._switches else params
+        values, found = functional_call(self._reader, {f"module.{name}": value for name, value in held.items()}, ())
+        return {**{name: values.get(name, value) for name, value in params.items() if name not in self._parts}, **found}
 
 
 class _Reader(nn.Module):
-    """Its forward pass gives the weights in use: a module, so that ``functional_call`` can put parameters in place."""
+    """Its forward pass gives the module's tensors, where they depend on its mode, and the computed weights, both as in
+    evaluation mode: a module, so that ``functional_call`` can put parameters in place."""
 
     def __init__(self, module: nn.Module, found: list[Computed], example: Tensor | None) -> None:
         super().__init__()
         self.module, self._found, self._example = module, found, example
 
-    def forward(self) -> Params:
+    def forward(self) -> tuple[Params, Params]:
+        with evaluation(self.module):
+            merged = {name: value.detach().clone() for name, value in (
+                *self.module.named_parameters(), *self.module.named_buffers())} if switches(self.module) else {}
+            return merged, self._computed()
+
+    def _computed(self) -> Params:
         seen: Params = {}
         if any(isinstance(each.read, str) for each in self._found):
             assert self._example is not None

@@ -16,5 +16,13 @@ def evaluation(module: nn.Module) -> Iterator[nn.Module]:
     try:
         yield module.eval()
     finally:
+        if switches(module):
+            module.train(modes[0][1])
         for child, mode in modes:
             child.training = mode
+
+
+def switches(module: nn.Module) -> bool:
+    """Whether a part of it has a ``train`` of its own, which may do more than say the mode: merge adapters into the
+    weights, for example."""
+    return any(type(child).train is not nn.Module.train for child in module.modules())

@@ -13,7 +13,7 @@ from torch.nn.modules import activation
 
 from trials.errors import UserError
 from trials.memory import Memory, hooks_of
-from trials.modes import evaluation
+from trials.modes import evaluation, switches
 from trials.optimizers.base import Params
 from trials.references import references, views
 
@@ -44,8 +44,8 @@ class Network:
 
     Where Python holds a tensor of the module beside the module's tables (a list of weights, a closure), there too.
 
-    ``recomputes``: its backward pass computes parts of the forward pass again, with the tensors that are in the module
-    then. ``differentiating`` holds them in it.
+    ``backward_reads``: its backward pass reads the tensors that are in the module then, to compute parts of the forward
+    pass again, say. ``differentiating`` holds them in it.
 
     A parameter's Python attributes and hooks are the user's too: the tensors in its place have its attributes for the
     pass, and ``hooked`` gives gradients as its hooks make them.
@@ -55,10 +55,11 @@ class Network:
     """
 
     def __init__(self, module: nn.Module, of_user: bool = False) -> None:
-        self.module, self.recomputes = module, False
+        self.module, self.backward_reads = module, False
         self._places = list(_places(module))
         tensors = {name: table[key] for table, key, name in self._places}
         self._others = references(tensors, {id(table) for table, _, _ in self._places}) if of_user else []
+        self._switches, self._evaluating = switches(module), False
         self._until: ExitStack | None = None
         self.memory = Memory(module, {name for _, _, name in self._places})
         for path, name in views(tensors, self.memory.built.objects):
@@ -73,12 +74,16 @@ class Network:
             site.register_forward_hook(self._on_output)
 
     def __call__(self, params: Params, buffers: Params, x: Tensor, tap: Tap | None = None) -> Tensor:
-        if buffers and not self.module.training:
+        if self._evaluating or not self.module.training:
             buffers = {name: value.clone() for name, value in buffers.items()}
+        if self._evaluating:
+            params = {name: value.clone() for name, value in params.items()}
         self._tap, self._reached = tap, 0
         try:
             with ExitStack() as own:
                 module = (self._until or own).enter_context(self.holding(params, buffers))
+                if self._evaluating:
+                    (self._until or own).enter_context(evaluation(module))
                 # A copy: the first operation may work in place, and x be part of the data set, or be used again.
                 trained = {name for name, value in params.items() if value.requires_grad}
                 output: Tensor = module(x.clone())
@@ -151,8 +156,16 @@ class Network:
     def evaluating(self) -> Iterator[None]:
         """The module in evaluation mode (running statistics, no dropout of its own); afterwards it is as it was before,
         each of its parts in its mode, and with what it remembers."""
-        with self.forgetting(), evaluation(self.module):
-            yield
+        with self.forgetting():
+            if not self._switches:
+                with evaluation(self.module):
+                    yield
+                return
+            self._evaluating = True  # in each pass, for what it does to the weights
+            try:
+                yield
+            finally:
+                self._evaluating = False
 
     @contextmanager
     def forgetting(self) -> Iterator[None]:

@@ -113,8 +113,6 @@ class Observer:
 
     def weights(self, params: Params, buffers: Params) -> Params:
         """The weights in use, by name."""
-        if not self.in_use.computed:
-            return {**params, **buffers}
         with self.trial.network.evaluating():
             return self.in_use({**params, **buffers})
 

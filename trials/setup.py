@@ -201,8 +201,8 @@ def build_network(spec: TrialSpec, data: Data) -> Network:
     network = made()
     if of_user:
         with guest(spec.seed, "check", str(data.x_train.device), f"trial: {spec.model['name']}"):
-            recomputes = check_network(network, data, spec.batch_size)
+            reads = check_network(network, data, spec.batch_size)
             if network.memory.changed(network.memory.built):  # what cannot be put back, such as an iterator
                 network = made()
-            network.recomputes = recomputes
+            network.backward_reads = reads
     return network

@@ -54,9 +54,10 @@ class Step:
         for name, knob in knobs.items():
             if knob.needs_classes and data.classes is None:
                 raise UserError(f"trial.knobs.{name}: works on class probabilities, but the task is a regression")
-        if self._at["activation"] and network.recomputes:
-            raise UserError(f"trial.knobs.{self._at['activation'][0]}: changes hidden activations, and the model "
-                            "computes some again in its backward pass (torch.utils.checkpoint); leave out one of them")
+        if self._at["activation"] and network.backward_reads:
+            raise UserError(f"trial.knobs.{self._at['activation'][0]}: changes hidden activations, and the "
+                            "backward pass of the model reads its weights (torch.utils.checkpoint, or a hook of its "
+                            "own); leave out one of the two")
         if self._at["activation"] and not network.has_nonlinearities:
             raise UserError(f"trial.knobs.{self._at['activation'][0]}: changes hidden activations, but the model has "
                             "no nonlinearity that is a torch.nn module; write nn.ReLU() instead of F.relu")

@@ -10,10 +10,13 @@ from state_cases import alone, apart, built, packed, plainly, trial
 from trials.errors import UserError
 from trials.evaluate import evaluate
 from trials.measure import Measure
+from trials.observer import Observer
+from trials.packs.unfit import Unfit
 from trials.rehearsal import rehearse
 from trials.setup import prepare
 from trials.spec import TrialSpec
 
+READ = ["computed again", "hook that reads", "feedback"]  # by the backward pass
 HELD = ["list", "deque in a dictionary", "attribute", "closure", "all of them", "tied"]
 
 
@@ -21,7 +24,7 @@ def study(kind: str, seed: int = 0, **changes: object) -> TrialSpec:
     return trial(function="net", seed=seed, model={"name": f"{zoo_references.__file__}:net", "kind": kind}, **changes)
 
 
-@pytest.mark.parametrize("kind", [*HELD, "recurrent", "sparse", "computed again", "teacher"])
+@pytest.mark.parametrize("kind", [*HELD, "recurrent", "sparse", *READ, "counted backward", "teacher", "merged"])
 def test_a_trial_alone_is_a_plain_loop(kind: str) -> None:
     spec = study(kind)
     module, found = built(spec, zoo_references.net, kind), alone(spec, 30)
@@ -57,13 +60,30 @@ def test_the_modules_own_are_back_afterwards() -> None:
     ("made before", "forward uses what was made of first.weight when the model was built"),
     ("made at first", "its first forward pass makes held.weight"),
     ("replaced", "forward puts another tensor in the place of parameter first.weight"),
+    ("grad", "forward reads .grad of first.weight"),
     ("script", "gives a module of torch.jit")])
 def test_what_cannot_be_followed_is_refused(kind: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         prepare(study(kind, precision="float32"), "cpu")
 
 
+@pytest.mark.parametrize("kind", READ)
+def test_what_the_backward_pass_reads_is_not_packed(kind: str) -> None:
+    with pytest.raises(Unfit, match="the model's backward pass reads its weights"):
+        packed([study(kind), study(kind, 1)], 3)
+
+
+def test_a_merged_weight_is_the_one_in_use() -> None:
+    found = alone(study("merged"), 20)
+    observer = Observer(found.trial, Measure())
+    here = {**found.params, **found.buffers}
+    merged = here["first.weight"] + here["first.b"] @ here["first.a"]
+    assert (merged - here["first.weight"]).norm() > 0.1
+    for _ in range(2):  # which leaves nothing behind
+        torch.testing.assert_close(observer.weights(found.params, found.buffers)["first.weight"], merged)
+
+
 def test_what_is_computed_again_is_no_function_of_parameters_alone() -> None:
     rehearse(study("computed again"), Measure("ends", "ends", "ends", "none"))
-    with pytest.raises(UserError, match=r"measure.curvature: the model cannot be measured like this: it computes"):
+    with pytest.raises(UserError, match=r"measure.curvature: the model cannot be measured like this: its backward"):
         rehearse(study("computed again"), Measure("ends", "none", "none", "none", curvature="ends"))

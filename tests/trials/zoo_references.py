@@ -14,7 +14,45 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-WIDTH = 12
+WIDTH, RANK = 12, 3
+
+
+class Merging(nn.Linear):
+    """A linear layer with an adapter, which is merged into its weight in evaluation mode."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.a, self.b = nn.Parameter(torch.randn(RANK, inputs) / 8), nn.Parameter(torch.zeros(outputs, RANK))
+        self.weight.requires_grad_(False)
+        self.merged = False
+
+    def train(self, mode: bool = True) -> Merging:
+        """Merge, or take apart again."""
+        super().train(mode)
+        if self.merged == mode:
+            self.weight.data += (-1 if mode else 1) * self.b.data @ self.a.data
+            self.merged = not mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The weight's, and in training the adapter's."""
+        out = super().forward(x)
+        return out if self.merged else out + x @ self.a.mT @ self.b.mT
+
+
+class Feedback(torch.autograd.Function):
+    """The identity, whose gradient is turned by what the last layer's weight is then."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, net: Net) -> Tensor:
+        """h."""
+        ctx.net = net
+        return h.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Its gradient, and a bit of the weight's mean."""
+        return grads[0] * (1.0 + ctx.net.last.weight.detach().mean()), None
 
 
 class Net(nn.Module):
@@ -53,6 +91,13 @@ class Net(nn.Module):
             self.last = nn.Linear(2 * inputs, outputs)
         elif kind == "recurrent":
             self.cell = nn.LSTM(8, WIDTH, batch_first=True)
+        elif kind == "merged":
+            self.first = Merging(inputs, WIDTH)
+        elif kind == "hook that reads":
+            weight.register_hook(lambda grad: grad + 0.01 * self.last.weight.detach().sign().sum())
+        elif kind == "counted backward":
+            self.register_buffer("seen", torch.zeros(()))
+            self.last.register_full_backward_hook(lambda module, inputs, outputs: self._count(outputs[0]))
         elif kind == "teacher":
             self.teacher = copy.deepcopy(self.mid).requires_grad_(False)
 
@@ -67,6 +112,9 @@ class Net(nn.Module):
             out = out * (1.0 + sum(value.square().sum() for value in self.held)).rsqrt()
         return out
 
+    def _count(self, grad: Tensor) -> None:
+        self.seen += grad.detach().norm()
+
     def _first(self, x: Tensor) -> Tensor:
         if self.kind == "recurrent":
             sequence, _ = self.cell(x.reshape(len(x), 8, 8))
@@ -77,6 +125,8 @@ class Net(nn.Module):
             self.held = nn.Linear(len(x.T), WIDTH).to(x)
         if self.kind == "replaced" and self.training:
             self.first.weight = nn.Parameter(0.99 * self.first.weight.detach())
+        if self.kind == "grad" and self.first.weight.grad is not None:
+            x = x + self.first.weight.grad.mean()
         made: dict[str, Any] = {
             "list": lambda: F.linear(x, self.held[0], self.first.bias),
             "deque in a dictionary": lambda: F.linear(x, self.held["of"][1], self.held["of"][0]),
@@ -90,6 +140,10 @@ class Net(nn.Module):
         if self.kind == "computed again":
             again: Tensor = checkpoint(self.mid, h, use_reentrant=False)
             return again
+        if self.kind == "feedback":
+            h = Feedback.apply(h, self)  # type: ignore[no-untyped-call]
+        if self.kind == "counted backward":
+            h = h / (1 + self.seen)
         if self.kind == "teacher":
             if not self.training:
                 taught: Tensor = self.teacher(h)

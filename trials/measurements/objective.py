@@ -67,10 +67,10 @@ class Objective:
 
 def objective(snapshot: Snapshot) -> Objective:
     """The objective on the probe set: ``PROBE`` samples of the training set, or all if it has no more. Raises UserError
-    for a model whose backward pass computes parts of the forward pass again."""
-    if snapshot.network.recomputes:
-        raise UserError("it computes activations again in its backward pass (torch.utils.checkpoint), which is no "
-                        "function of its parameters alone")
+    for a model whose backward pass reads its weights."""
+    if snapshot.network.backward_reads:
+        raise UserError("its backward pass reads its weights (torch.utils.checkpoint, or a hook of its own), and here "
+                        "derivatives are of what the forward pass computes alone")
     buffers = {name: value.double() if value.is_floating_point() else value.clone()
                for name, value in snapshot.buffers.items()}
     shapes = {name: value.shape for name, value in snapshot.params.items()}

@@ -209,6 +209,8 @@ class Lanes:
         """Hold two steps of the first and the last lane against the same trials alone. Raises Unfit."""
         if self._kind in _trusted:
             return
+        if self.trials[0].network.backward_reads:
+            raise Unfit("the model's backward pass reads its weights (torch.utils.checkpoint, or a hook of its own)")
         alone = {lane: Alone(self.trials[lane]) for lane in {0, self.count - 1}}
         memory, drawn = self.trials[0].network.memory, generators.states()
         remembered = memory.now()
@@ -228,8 +230,7 @@ class Lanes:
             trying.step()
         readings = trying.read(range(self.count), None, None)
         for lane, trial in alone.items():
-            what = difference(readings[lane], trial.read(None, None), trial.trial.initial)
-            if what:
+            if what := difference(readings[lane], trial.read(None, None), trial.trial.initial):
                 raise Unfit(f"{what} otherwise in a pack than alone")
         _trusted.add(self._kind)
 
