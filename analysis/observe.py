@@ -54,7 +54,8 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     Trials without such a moment are left out, and, since numbers measured after a divergence are no results, those that
     diverged, unless ``diverged``, ``diverged_step`` or ``status`` is asked for. At a step ``diverged`` is whether they
     had by then; those that had are there, with nulls for what is measured in training. ``attrs`` has the ids of those
-    left out under "absent" and "diverged", and, at the end, under "at_chance" those of the rows' trials there.
+    left out under "absent" and "diverged", under "control" how well the moment is the same in all, and, at the end,
+    under "at_chance" the ids of the rows' trials there.
     Raises UserError where nothing is left, or was measured then, or several layers are.
     """
     where = where or {}
@@ -107,6 +108,8 @@ def observations(tables: Frames, columns: Collection[str], at: Moment = Moment()
     lost = tuple(rows.loc[rows["at_chance"] == 1, "trial_id"].drop_duplicates()) if at.is_end else ()
     kept = dict.fromkeys(["trial_id", "configuration", *({"seed"} & set(rows)), "status", *sorted(wanted)])
     rows = rows[list(kept)].reset_index(drop=True)
+    if picked is not None:
+        rows.attrs["control"] = at.spread(picked[picked["trial_id"].isin(rows["trial_id"])])
     rows.attrs |= {"absent": absent, "diverged": diverged, "at_chance": lost}
     if {*columns} & (_LAYER | _LABELS) and "layer" in where and (layers := rows["layer"].nunique()) > 1:
         rows.attrs["pooled"] = f"{layers} layers of {rows['trial_id'].nunique():,} trials"

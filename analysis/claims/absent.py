@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 def said(tables: Frames, rows: pd.DataFrame, *over: str) -> list[str]:
-    """What there is to say of the trials behind ``rows`` of ``observations``: how many are not among them, since they
-    never got to the moment (or were not measured near it) or diverged, and how many ended at chance, at which values of
-    the first of ``over``; and which other axes have several values at one of ``over``."""
+    """What there is to say of the trials behind ``rows`` of ``observations``: how well the moment is the same in all;
+    how many are not among them, since they never got to it (or were not measured near it) or diverged, and how many
+    ended at chance, at which values of the first of ``over``; and which other axes have several values at one of
+    ``over``."""
     trials = tables.trials.set_index("trial_id")
-    words = []
+    words = [control] if (control := rows.attrs.get("control")) else []
     for key, what in (("absent", "left out, never there"), ("diverged", "left out, diverged"),
                       ("at_chance", "at chance, and counted")):
         if ids := rows.attrs.get(key, ()):

@@ -40,7 +40,8 @@ class Moment:
         got there or were not measured near it are left out.
 
         A training loss is between two measured ones in proportion to logarithms; otherwise ``before`` is ``step``, and
-        the weight 1.
+        the weight 1. ``apart`` is by what factor the two losses differ: that of a trial which was below the loss when
+        it was first measured is how far it was; of steps, how far the measured one is from the wanted one.
         """
         import numpy as np
 
@@ -48,7 +49,7 @@ class Moment:
             away = (steps["step"].clip(lower=1) / self.step).map(math.log).abs()
             near = steps.assign(_away=away)[away <= math.log(NEAR) + 1e-9]
             near = near.sort_values("_away", kind="stable").drop_duplicates("trial_id")
-            return near[["trial_id", "step"]].assign(before=near["step"], weight=1.0)
+            return near[["trial_id", "step"]].assign(before=near["step"], weight=1.0, apart=np.exp(near["_away"]))
         steps = steps.sort_values("step", kind="stable")
         earlier = steps.groupby("trial_id")[["step", "train_loss"]].shift()
         steps = steps.assign(before=earlier["step"].fillna(steps["step"]).astype("int64"), loss=earlier["train_loss"])
@@ -56,8 +57,27 @@ class Moment:
         least = there["train_loss"].clip(lower=1e-300)
         weight = np.log(there["loss"] / self.train_loss) / np.log(there["loss"] / least)
         between = np.isfinite(weight) & (there["before"] < there["step"])
-        return there[["trial_id", "step"]].assign(before=there["before"].where(between, there["step"]),
-                                                  weight=weight.where(between, 1.0))
+        return there[["trial_id", "step"]].assign(
+            before=there["before"].where(between, there["step"]), weight=weight.where(between, 1.0),
+            apart=there["loss"].where(between, self.train_loss) / least)
+
+    def spread(self, picked: pd.DataFrame) -> str:
+        """How well what is the same is the same in the trials ``picked``, in words; empty where it is exactly."""
+        if self.step is not None:
+            early, late = picked["step"].min(), picked["step"].max()
+            return "" if early == late == self.step else f"measured at steps {early:,} to {late:,}"
+        between = picked["before"] < picked["step"]
+        words = [f"between measurements whose losses are at most {_factor(picked['apart'][between].max())} apart"
+                 ] if between.any() else []
+        below = ~between & (picked["apart"] > 1 + 1e-9)
+        if below.any():
+            words.append(f"{below.sum()} {'trials' if below.sum() > 1 else 'trial'} below it when first measured, by "
+                         f"{_factor(picked['apart'][below].max())} at most")
+        return f"training loss {self.train_loss:g}: {'; '.join(words)}" if words else ""
+
+
+def _factor(value: float) -> str:
+    return f"x {value:.3g}"
 
 
 def parse_moment(value: Any, place: str, known: Collection[str]) -> Moment:

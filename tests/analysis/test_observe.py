@@ -71,6 +71,15 @@ def test_matched_moments(study: Study, moment: Moment, expected: dict[str, float
                                           {3.0, 4.0, -1.0} if moment == Moment(train_loss=0.8) else {-1.0})
 
 
+@pytest.mark.parametrize(("moment", "said"), [
+    (Moment(step=10), ""), (Moment(step=28), "measured at steps 30 to 30"), (Moment(), None),
+    (Moment(train_loss=1.3), "training loss 1.3: between measurements whose losses are at most x 2.86 apart"),
+    (Moment(train_loss=3.0), "training loss 3: 2 trials below it when first measured, by x 1.5 at most")])
+def test_how_well_a_moment_is_the_same_is_said(study: Study, moment: Moment, said: str | None) -> None:
+    with_losses(study)
+    assert observations(load(study.root), {"train_loss"}, moment).attrs.get("control") == said
+
+
 def test_numbers_at_a_training_loss_are_interpolated(study: Study) -> None:
     """Between losses 1.2 and 0.3, at a third of the way in logarithms; the last step's loss is below 0.3 already."""
     for trial_id, losses in (("a", (2.0, 1.2, 0.3)), ("b", (0.1, 0.05, 0.01)), ("c", (2.0, 1.5, 1.0))):
