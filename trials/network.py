@@ -42,7 +42,8 @@ class Network:
     In training mode what the forward pass does to a buffer happens to ``buffers``: in place, or as a new tensor of the
     same name. In evaluation mode they stay as they are.
 
-    Where Python holds a tensor of the module beside the module's tables (a list of weights, a closure), there too.
+    Where Python holds a tensor of the module beside the module's tables (a list of weights, a closure), there too, if
+    the module is ``of_user``: ours are known to do nothing of the kind.
 
     ``backward_reads``: its backward pass reads the tensors that are in the module then, to compute parts of the forward
     pass again, say. ``differentiating`` holds them in it.
@@ -55,7 +56,7 @@ class Network:
     """
 
     def __init__(self, module: nn.Module, of_user: bool = False) -> None:
-        self.module, self.backward_reads = module, False
+        self.module, self.backward_reads, self._of_user = module, False, of_user
         self._places = list(_places(module))
         tensors = {name: table[key] for table, key, name in self._places}
         self._others = references(tensors, {id(table) for table, _, _ in self._places}) if of_user else []
@@ -85,9 +86,10 @@ class Network:
                 if self._evaluating:
                     (self._until or own).enter_context(evaluation(module))
                 # A copy: the first operation may work in place, and x be part of the data set, or be used again.
-                trained = {name for name, value in params.items() if value.requires_grad}
+                trained = {name for name, value in params.items() if value.requires_grad} if self._of_user else set()
                 output: Tensor = module(x.clone())
-                self._check_parameters(params, trained)
+                if self._of_user:
+                    self._check_parameters(params, trained)
         finally:
             self._tap = None
         return output
@@ -161,11 +163,11 @@ class Network:
                 with evaluation(self.module):
                     yield
                 return
-            self._evaluating = True  # in each pass, for what it does to the weights
+            before, self._evaluating = self._evaluating, True  # in each pass, for what it does to the weights
             try:
                 yield
             finally:
-                self._evaluating = False
+                self._evaluating = before
 
     @contextmanager
     def forgetting(self) -> Iterator[None]:
