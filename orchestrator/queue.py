@@ -69,7 +69,7 @@ class Queue:
         self._running: dict[int, Pack] = {}
         self._missing: dict[int, set[str]] = {}
         self._exhausted = False
-        self.alone: Counter[str] = Counter()  # trials that could not be trained side by side, by the reason
+        self._alone: defaultdict[str, Counter[str]] = defaultdict(Counter)  # trained so, by structure and reason
         self._numbers = 0
         self._seconds: defaultdict[str, float] = defaultdict(float)  # that workers spent, by device, on this work
         self._timed: defaultdict[str, float] = defaultdict(float)
@@ -85,6 +85,17 @@ class Queue:
     def work_done(self) -> float:
         """Of the trials that have come back."""
         return sum(self._timed.values())
+
+    @property
+    def alone(self) -> Counter[str]:
+        """Trials trained by themselves, by the reason why their kind cannot be trained side by side. So were the ones
+        that had no other of their kind beside them: they count for what was found of the kind elsewhere."""
+        found: Counter[str] = Counter()
+        for reasons in self._alone.values():
+            known = [why for why, _ in reasons.most_common() if why]
+            for why, count in reasons.items():
+                found.update({why or known[0]: count} if known else {})
+        return found
 
     def seconds(self, work: float) -> float:
         """How long so much work takes on all workers together, as timed so far."""
@@ -143,12 +154,13 @@ class Queue:
         return pack
 
     def came_back(self, number: int, trial_ids: list[str], seconds: float,
-                  alone: Mapping[str, int] | None = None) -> None:
-        """Rows of these trials of pack ``number`` have arrived; a worker spent ``seconds`` on them. ``alone`` says of
-        how many, and by what reason, they could not be trained side by side."""
-        self.alone.update(alone or {})
+                  alone: Mapping[str, str] | None = None) -> None:
+        """Rows of these trials of pack ``number`` have arrived; a worker spent ``seconds`` on them. ``alone`` are those
+        that it trained by themselves, with why their kind cannot be trained side by side, as far as it knows."""
         self._missing[number] -= set(trial_ids)
         pack = self._running[number]
+        for trial_id, why in (alone or {}).items():
+            self._alone[self._structure(pack.specs[trial_id])][why] += 1
         self._timed[pack.device] += sum(self._work(pack.specs[trial_id]) for trial_id in trial_ids)
         self._seconds[pack.device] += seconds
 

@@ -10,7 +10,6 @@ import platform
 import signal
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -112,7 +111,8 @@ class Worker(tune.Trainable):
             self.kept = Kept.look(Folder.open(self.job.results), self.job.keeper and Distant(self.job.keeper))
         self.checkpoints = FolderCheckpoints(self.kept, stamp, self.job.checkpoint_seconds, Asked(self.job.run))
         self.results = self._results()
-        self.alone: Counter[str] = Counter()  # trials that could not be trained side by side, by the reason
+        # Why trials were trained by themselves, by id; empty where nothing is known against packs of their kind.
+        self.alone: dict[str, str] = {}
         return True
 
     def _go_home(self) -> None:
@@ -125,7 +125,7 @@ class Worker(tune.Trainable):
         began = time.perf_counter()
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.job.schemas}
         ids: list[str] = []
-        self.alone.clear()
+        self.alone = {}
         done, wrong = True, ""
         keep_open()
         try:
@@ -142,7 +142,7 @@ class Worker(tune.Trainable):
         except own.Changed as error:
             wrong = str(error)
         return {"rows": Rows.build(self.job.schemas, rows).to_bytes(), "ids": ids,
-                "seconds": time.perf_counter() - began, "done": done, "wrong": wrong, "alone": dict(self.alone)}
+                "seconds": time.perf_counter() - began, "done": done, "wrong": wrong, "alone": self.alone}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: finished trials are committed, long ones keep checkpoints of their own."""
@@ -172,8 +172,8 @@ class Worker(tune.Trainable):
                     self.unfit[structure(specs[0])] = why
             for spec in left.values():
                 emitted, attempts = self._alone(spec)
-                if (why := why or self.unfit.get(structure(spec), "")) and emitted.trial["status"] != "failed":
-                    self.alone[why] += 1
+                if emitted.trial["status"] != "failed":
+                    self.alone[spec.trial_id] = why or self.unfit.get(structure(spec), "")
                 yield spec, emitted, attempts
 
     def _look_at_data(self, spec: TrialSpec) -> None:

@@ -274,3 +274,15 @@ def test_what_is_committed_need_not_be_remembered() -> None:
         work.ended(pack.number)
         assert len(work._seen) <= 3 * WINDOW + len(pack.specs)
     assert handed == 20_000 and work.finished
+
+
+def test_every_trial_of_a_kind_that_cannot_be_packed_counts_as_trained_alone() -> None:
+    """Also one that had its pack to itself, in a process that has not found out why."""
+    trials = [replace(BASE, seed=seed, precision=precision) for precision in ("float32", "float64") for seed in range(3)]
+    work = queue([*trials], lanes=8)
+    packs = [*iter(work.next_pack, None)]
+    for pack in packs:
+        alone = {trial_id: "it counts" if spec.seed == 1 and spec.precision == "float64" else ""
+                 for trial_id, spec in pack.specs.items()}
+        work.came_back(pack.number, [*pack.specs], 0.1, alone)
+    assert work.alone == {"it counts": 3}
