@@ -69,13 +69,14 @@ def most_steps(base: TrialSpec, axes: Sequence[Axis]) -> int | None:
 
 
 def check_values(wanted: Sequence[Any], name: str, planned: Sequence[Any], place: str) -> None:
-    """Raise UserError at ``place`` unless one of the values ``wanted`` is one that the trials have in a column."""
+    """Raise UserError at ``place`` for the first of the values ``wanted`` that no trial has in a column."""
     try:
-        if any(named(value, planned) for value in wanted):
-            return
+        lacking = [value for value in wanted if not named(value, planned)]
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
-    value, numbers = wanted[0], [other for other in planned if is_number(other)]
+    if not lacking:
+        return
+    value, numbers = lacking[0], [other for other in planned if is_number(other)]
     if is_number(value) and numbers:
         near = min(numbers, key=lambda other: abs(other - value))
         alone = sum(f"{other:.3g}" == f"{near:.3g}" for other in numbers) == 1

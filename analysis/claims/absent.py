@@ -1,5 +1,5 @@
-"""Trials that a claim's rows lack, or that ended at chance; and whether those that never got to the moment at which it
-looks could carry its verdict.
+"""Trials that a claim's rows lack, or that ended at chance; whether those that never got to the moment at which it
+looks could carry its verdict; and values that it is about and no trial has.
 
 What these would have shown is unknown. A verdict that stands whether all of them would have shown the least or the
 greatest of the numbers seen does not rest on their absence (the bounds of Manski 1990, on the range observed).
@@ -7,7 +7,7 @@ greatest of the numbers seen does not rest on their absence (the bounds of Mansk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.estimates import Estimate, Region
@@ -41,6 +41,19 @@ def said(tables: Frames, rows: pd.DataFrame, *over: str) -> list[str]:
         pools = [f"{axis} ({here[axis].nunique()} values)" for axis in several.index[several > 1]]
         words += [f"pools {', '.join(pools)}"] if pools else []
     return words
+
+
+def untried(tables: Frames, where: Mapping[str, Sequence[Any]]) -> list[str]:
+    """The values of ``where`` that no trial of the tables has, of swept axes and of layers: a line for each column. One
+    that was taken out of the design, or has not run yet, is among them; one whose trials all diverged is not."""
+    from analysis.observe import named
+
+    lines = []
+    for name in [name for name in where if name in tables.axes or name == "layer"]:
+        found = list((tables.layers if name == "layer" else tables.trials)[name].dropna().unique())
+        if lacking := [str(value) for value in where[name] if not named(value, found)]:
+            lines.append(f"no trial here has {name} {' or '.join(lacking)}, which it is about")
+    return lines
 
 
 def _short(value: object) -> str:

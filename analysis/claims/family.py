@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from analysis.claims import absent
 from analysis.claims.base import Claim, Family, Verdict
 from analysis.estimates import LEVEL, Estimate
 from trials.errors import UserError
@@ -62,7 +63,10 @@ def _alone(claim: Claim, tables: Frames, level: float) -> Verdict:
     try:
         if claim.hopeless:
             raise UserError(claim.hopeless)
-        return claim.verdict(tables, level)
+        verdict = claim.verdict(tables, level)
+        if lacking := absent.untried(tables, claim.where):  # what it says of the others is no answer
+            verdict = replace(verdict, answer="undecided", because="; ".join([*lacking, verdict.because]))
+        return verdict
     except (UserError, np.linalg.LinAlgError) as error:  # the second where an outcome follows from an axis, say
         return claim.decided("", {name: Estimate(math.nan, math.nan, math.nan) for name in claim.expect}, 0, "", None,
                              [f"not fitted: {error}"], ["undecided"])

@@ -31,7 +31,9 @@ class Order(Region):
     visits: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{super().__str__()} in the order {', '.join(self.phases)}"
+        visits = "all" if set(self.visits) == set(self.phases) else ", ".join(self.visits)
+        order = f"{super().__str__()} in the order {', '.join(self.phases)}"
+        return f"{order}; visits to {visits}" if visits else order
 
 
 def layer(value: Any, place: str, known: Collection[str]) -> str:
@@ -135,6 +137,9 @@ class PhasesClaim(Claim):
                 short = (f"fewer than two trials reach {phase}" if self.over == "step" else
                          f"{phase} is not the commonest phase at any {self.over}")
                 notes.append(short if anywhere else f"no label is {phase}")
+        if self.order.visits and set(self.order.visits) <= set(fit.seen):
+            how = "is reached by two trials" if self.over == "step" else f"is the commonest at some {self.over}"
+            notes.append(f"each phase to be visited {how}")
         if fit.backward:
             answers.append("undecided")
             low, high = fit.backward[0]

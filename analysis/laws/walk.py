@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import stdtrit
-from scipy.stats import rankdata
 
 from analysis.estimates import LEVEL, Estimate
-from analysis.laws.trend import FEWEST, trend
+from analysis.laws.trend import FEWEST, spearman, trend
 from analysis.phase_names import PHASES
 from trials.errors import UserError
 
@@ -166,4 +165,4 @@ def _correlation(places: npt.NDArray[np.intp]) -> float:
     """Spearman's, of places with the order in which they came."""
     if (places == places[0]).all():
         return 0.0
-    return float(np.corrcoef(np.arange(len(places)), rankdata(places))[0, 1])
+    return spearman(np.arange(len(places)), places)

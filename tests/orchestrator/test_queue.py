@@ -278,7 +278,7 @@ def test_what_is_committed_need_not_be_remembered() -> None:
 
 def test_every_trial_of_a_kind_that_cannot_be_packed_counts_as_trained_alone() -> None:
     """Also one that had its pack to itself, in a process that has not found out why."""
-    trials = [replace(BASE, seed=seed, precision=precision) for precision in ("float32", "float64") for seed in range(3)]
+    trials = [replace(BASE, seed=seed, precision=kind) for kind in ("float32", "float64") for seed in range(3)]
     work = queue([*trials], lanes=8)
     packs = [*iter(work.next_pack, None)]
     for pack in packs:

@@ -49,7 +49,8 @@ def load(folder: Path, claim: str, budget: str = "{epochs: 2}", design: str = ""
 
 @pytest.mark.parametrize(("where", "said"), [
     ("lr: 0.1", "analysis[0].where.lr: 0.1 is no value of lr in this study; the nearest is 0.0965"),
-    ("lr: [0.2, 0.5]", "0.2 is no value of lr in this study; the nearest is 0.3"), ("lr: [0.2, 0.3]", ""),
+    ("lr: [0.2, 0.5]", "0.2 is no value of lr in this study; the nearest is 0.3"),
+    ("lr: [0.2, 0.3]", "0.2 is no value of lr"), ("lr: [0.3, 0.2]", "0.2 is no value of lr"),
     ("model_width: 60000", "60000 is no value of model_width in this study; the nearest is 65536"),
     ("seed: 2", "the nearest is 1"), ("momentum: 0.8", "the nearest is 0.9"), ("batch_size: 10", "the nearest is 100"),
     ("optimizer: adamw", "adamw is no value of optimizer in this study; did you mean 'adam'?"),
@@ -68,7 +69,8 @@ def test_where_on_a_range_is_left_to_the_results(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("claim", "overrides"), [
-    ("where: {lr: 0.0311}", ["space.lr=[0.01,0.3]"]), ("where: {lr: 0.0311}", ["space.lr.num=3"]),
+    ("where: {lr: 0.0311}", ["space.lr=[0.01,0.3]"]), ("where: {lr: [0.01, 0.0311]}", ["space.lr=[0.01,0.3]"]),
+    ("where: {lr: 0.0311}", ["space.lr.num=3"]),
     ("where: {optimizer: adam}", ["space.optimizer=[sgd]"]), ("at: {step: 30}", ["trial.budget.epochs=1"])])
 def test_what_overrides_took_out_is_no_mistake_of_the_study(tmp_path: Path, claim: str, overrides: list[str]) -> None:
     """The other claims are judged; this one will be undecided, which is said."""

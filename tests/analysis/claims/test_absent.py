@@ -72,3 +72,15 @@ def test_settings_that_are_lacking_at_some_x_tilt_no_trend(make_study: Callable[
     found = verdict(study, TREND)
     assert found.answer == "holds" and found.estimates["rank_correlation"].value == pytest.approx(1.0)
     assert "5 trials left out, diverged: batch_size 4 (1), 8 (1), 16 (1), 32 (1), 64 (1)" in found.because
+
+
+@pytest.mark.parametrize(("where", "said"), [
+    ({"batch_size": [*BATCHES[:8], 4096]}, "no trial here has batch_size 4096, which it is about"),
+    ({"seed": [0, 1, 7, 9]}, "no trial here has seed 7 or 9, which it is about"),
+    ({"layer": ["fc1", "fc2"]}, "no trial here has layer fc2, which it is about"),
+    ({"batch_size": BATCHES[:8], "layer": "fc1", "status": ["completed", "stopped"]}, "")])
+def test_a_claim_about_values_that_no_trial_has_is_undecided(study: Study, where: dict[str, Any], said: str) -> None:
+    """Overrides may have taken them out of the design; what the others show is said all the same."""
+    found = judge(parse_claims([{**TREND, "where": where}], KNOWN | {"status"}), load(late(study, []).root))[0]
+    assert found.answer == ("undecided" if said else "holds") and found.because.startswith(said or "rank_correlation")
+    assert found.estimates["rank_correlation"].value > 0.9 and found.fit is not None

@@ -74,7 +74,8 @@ def test_a_walk_holds_and_says_where_each_phase_is(study: Study) -> None:
     assert found.answer == "holds" and found.n == 24 and found.estimates["rank_correlation"].low > 0
     assert "bulk-decay at 2 (3 of 3), bulk+spikes at 4 to 16 (8 of 9)" in found.because
     assert "100% of neighbouring values of batch_size are in the order" in found.because
-    assert found.expected["rank_correlation"] == f"above 0 in the order {', '.join(ORDER)}"
+    assert found.expected["rank_correlation"] == f"above 0 in the order {', '.join(ORDER)}; visits to all"
+    assert "each phase to be visited is the commonest at some batch_size" in found.because
     assert verdict(tables, expect={"order": ORDER[::-1]}).answer == "fails"
     unseen = verdict(tables, expect={"order": ["heavy-tailed", *ORDER], "visits": ["heavy-tailed"]})
     assert unseen.answer == "fails" and "no label is heavy-tailed" in unseen.because

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from analysis.laws.trend import trend
+from analysis.laws.trend import spearman, trend
 from trials.errors import UserError
 
 X = np.repeat(np.arange(1.0, 11.0), 3)
@@ -59,3 +59,10 @@ def test_a_seed_that_is_missing_where_x_is_large_makes_no_trend() -> None:
 def test_bad_input(data: dict[str, list[float]], message: str) -> None:
     with pytest.raises(UserError, match=message):
         trend(pd.DataFrame(data), "x", "y")
+
+
+@pytest.mark.parametrize("n", range(5, 60))
+def test_what_only_falls_has_a_rank_correlation_of_exactly_minus_one(n: int) -> None:
+    data = pd.DataFrame({"x": np.arange(n), "y": -np.arange(n) ** 1.5})
+    assert trend(data, "x", "y").estimates["rank_correlation"].value == -1.0
+    assert spearman(np.repeat(np.arange(n), 2), np.repeat(np.arange(n), 2)) == 1.0
