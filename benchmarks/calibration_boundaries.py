@@ -31,10 +31,15 @@ def grid(size: int) -> tuple[Array, Array]:
     return u.ravel(), v.ravel()
 
 
+def rises(logits: Array) -> Array:
+    """The logistic curve, of infinite logits as well."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -60.0, 60.0))))
+
+
 def outcomes(rng: np.random.Generator, logits: Array, seeds: int) -> Array:
     """(points, seeds) of 0 and 1."""
     shared = logits[:, None] + SPREAD * rng.normal(size=(len(logits), 1))
-    return (rng.random((len(logits), seeds)) < 1.0 / (1.0 + np.exp(-shared))).astype(float)
+    return (rng.random((len(logits), seeds)) < rises(shared)).astype(float)
 
 
 def sweep(size: int, found: Array) -> pd.DataFrame:
@@ -56,7 +61,7 @@ def width(k: float) -> float:
     """From probability 0.1 to 0.9 over all sweeps: what points share widens it."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(40)
     t = np.linspace(0.0, 10.0 / k, 4001)
-    p = 1.0 / (1.0 + np.exp(-(k * t[:, None] + SPREAD * nodes))) @ (weights / weights.sum())
+    p = rises(k * t[:, None] + SPREAD * nodes) @ (weights / weights.sum())
     return 2.0 * float(np.interp(0.9, p, t))
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.boundaries.pooling import pooled_axes
 from analysis.boundaries.surface import fit_boundary
-from benchmarks.calibration_boundaries import STEP, grid
+from benchmarks.calibration_boundaries import STEP, grid, rises
 
 Array = npt.NDArray[np.float64]
 REPEATS = 500
@@ -22,7 +22,7 @@ SLOPE = 0.7
 
 def drawn(rng: np.random.Generator, logits: Array) -> Array:
     """Outcomes, 0 or 1, of the same shape; of the sign of logits that are infinite."""
-    return (rng.random(logits.shape) < 1.0 / (1.0 + np.exp(-np.clip(logits, -60.0, 60.0)))).astype(float)
+    return (rng.random(logits.shape) < rises(logits)).astype(float)
 
 
 def seeds(rng: np.random.Generator, repeats: int) -> None:

@@ -2,16 +2,16 @@
 
 logit p = b0 + b1 u + b2 v (+ b3 u^2), u = ln x and v = ln y, fitted with Firth's penalty; given further axes, each adds
 its main effect, and the boundary is that at their middle. Slope, location and curvature are ratios of coefficients with
-profile intervals, open where b2 may be 0. Where the data leave room for a cubic (LEEWAY), intervals hold those of one
-as well: its slope at the middle is another, and a bend that no test would find may make it. Where a line separates the
-outcomes, all lines that do are in the intervals: how wide these are is set by the grid, and the width of the transition
-may be 0. Rows of one cluster share chance; by default those at one point (x, y).
+profile intervals, open where b2 may be 0. Where the data leave room for another shape, intervals hold those of it as
+well (leeway.py). Where a line separates the outcomes, all lines that do are in the intervals: how wide these are is set
+by the grid, and the width of the transition may be 0. Rows of one cluster share chance; by default those at one point
+(x, y).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,8 @@ from scipy.stats import chi2
 
 from analysis.boundaries.boundary import Boundary, Kind
 from analysis.boundaries.covariates import are_independent, covariates
-from analysis.boundaries.firth import Firth, firth
+from analysis.boundaries.firth import firth
+from analysis.boundaries.leeway import Surface
 from analysis.boundaries.outcomes import coordinates, dependence, dependence_of_rows, outcome_table, tally
 from analysis.boundaries.seeds import Seeds, Shifts
 from analysis.estimates import LEVEL, Estimate
@@ -30,28 +31,8 @@ from trials.errors import UserError
 
 Array = npt.NDArray[np.float64]
 ALPHA = 0.05  # of the tests for any dependence, and for curvature
-LEEWAY = 0.3  # a cubic's p-value below which its intervals count too
 REACHED = 0.1  # a phase is reached where the fitted probability comes this near to 0, or to 1
 NAMES = ("slope", "location", "width", "curvature")
-
-
-@dataclass(frozen=True)
-class Surface:
-    """A logistic regression over standardized axes, z = (u - center) / scale: ``columns`` 1, z_u, z_v (, z_u^2, z_u^3),
-    and after these what else there is."""
-
-    fit: Firth
-    center: Array
-    scale: Array
-    columns: int
-
-    def raw(self, coefficients: Array) -> Array:
-        """Coefficients (..., C) of 1, z_u, z_v (, z_u^2) and others as those of 1, u, v (, u^2)."""
-        (u, v), (su, sv) = self.center, self.scale
-        change = np.array([[1, -u / su, -v / sv, u * u / su**2], [0, 1 / su, 0, -2 * u / su**2],
-                           [0, 0, 1 / sv, 0], [0, 0, 0, 1 / su**2]])
-        own = slice(self.columns)
-        return np.asarray(coefficients[..., own] @ change[own, own].T)
 
 
 def fit_boundary(data: pd.DataFrame, outcome: str, x: str, y: str, *, log: tuple[bool, bool] | None = None,
@@ -84,9 +65,9 @@ def fit_boundary(data: pd.DataFrame, outcome: str, x: str, y: str, *, log: tuple
         p_straight = bent.fit.test(3, 2, 0.0)
         surface = bent if curved or (curved is None and p_straight < ALPHA) else surface
     kind, because = _judge(surface)
-    cubic, p_cubic = None, np.nan
+    shapes, p_cubic = [surface], np.nan
     if p_none <= ALPHA and curved is not False:
-        cubic, p_cubic = _cubic(used, outcome, (x, y), log, others)
+        shapes, p_cubic = surface.likely()
     if kind == "crossover":  # chance that a row of the grid shares makes such, though none of these a boundary
         p_none = max(p_none, dependence_of_rows(used, outcome, (x, y), log, others, rng))
     because += f" (p = {p_none:.2g})"
@@ -100,7 +81,6 @@ def fit_boundary(data: pd.DataFrame, outcome: str, x: str, y: str, *, log: tuple
                         np.full(3, np.nan), np.empty((0, 3)), table, p_none, np.nan, "shuffled points", tuple(given),
                         crossed)
     shifts = Shifts.of(surface.fit, seeds.groups) if seeds else None
-    shapes = (surface, cubic) if cubic else (surface,)
     estimates = _estimates(shapes, log, level, shifts)
     if np.isinf(estimates["slope"].low):
         because += f"; it may run along {y}, so that its slope is open"
@@ -108,7 +88,7 @@ def fit_boundary(data: pd.DataFrame, outcome: str, x: str, y: str, *, log: tuple
     method = (f"Firth-penalized logistic regression, profile likelihood intervals, {fit.clusters} clusters "
               f"({cluster or f'points of {x} and {y}'})")
     method += f", at the middle of {' and '.join(given)}" if given else ""
-    method += f"; they hold those of a cubic as well (p = {p_cubic:.2g})" if cubic else ""
+    method += f"; they hold those of a cubic (p = {p_cubic:.2g}) and of the middle third as well" if shapes[1:] else ""
     if seeds and shifts:
         method += (f"; {seeds.count} values of {crossed} shift it (sd {shifts.sd * surface.scale[1]:.2g} in "
                    f"{'ln ' if log[1] else ''}{y}): its location is their mean, by {shifts}")
@@ -164,30 +144,17 @@ def surface_of(used: pd.DataFrame, outcome: str, axes: tuple[str, str], log: tup
     return Surface(firth(design, ones, trials, clusters), center, scale, 1 + own.shape[1])
 
 
-def refit(boundary: Boundary, degree: int | None = None) -> Surface:
-    """The surface of a boundary, or one of another ``degree`` to the same rows."""
+def refit(boundary: Boundary) -> Surface:
+    """The surface of a boundary."""
     used = boundary.data[~boundary.data["censored"]]
-    return surface_of(used, boundary.outcome, (boundary.x, boundary.y), boundary.log, degree or boundary.degree,
+    return surface_of(used, boundary.outcome, (boundary.x, boundary.y), boundary.log, boundary.degree,
                       beside(boundary)[0])
 
 
 def _likely(boundary: Boundary) -> list[Surface]:
     """The surfaces whose intervals count."""
-    return [refit(boundary), *([refit(boundary, 3)] if boundary.p_cubic < LEEWAY else [])]
-
-
-def _cubic(used: pd.DataFrame, outcome: str, axes: tuple[str, str], log: tuple[bool, bool], others: Array
-           ) -> tuple[Surface | None, float]:
-    """A cubic, where the data leave room for one, and the p-value of "none"; none and NaN where it cannot be told from
-    a parabola."""
-    if used[axes[0]].nunique() < 4:
-        return None, np.nan
-    try:
-        surface = surface_of(used, outcome, axes, log, 3, others)
-    except UserError:  # its columns say nothing of their own
-        return None, np.nan
-    p = surface.fit.test(4, 2, 0.0)
-    return (surface if p < LEEWAY else None), p
+    surface = refit(boundary)
+    return [surface] if np.isnan(boundary.p_cubic) else surface.likely()[0]
 
 
 def beside(boundary: Boundary) -> tuple[Array, Seeds | None]:
@@ -212,7 +179,8 @@ def _estimates(shapes: Sequence[Surface], log: tuple[bool, bool], level: float, 
     estimates = {}
     for name, (column, unit) in parameters.items():
         if column < surface.columns:
-            value, low, high = _hull([shape.fit.ratio(column, 2, level) for shape in shapes])
+            value, low, high = _hull([shape.fit.ratio(column, 2, level) for shape in shapes
+                                      if column < shape.columns])
             estimates[name] = Estimate(value * unit, low * unit, high * unit, level)
     at = estimates["location"]
     ends = shifts.widened(at.value, at.low, at.high, level) if shifts else (at.low, at.high)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.boundaries.shape import shape_test
-from analysis.boundaries.surface import fit_boundary, slope_test
+from analysis.boundaries.surface import fit_boundary, refit, slope_test
 
 STEP = np.log(2)
 END = 4.5 * STEP
@@ -40,14 +40,18 @@ def decided(fit):
     (lambda u, v: 0.1 + 0.8 * rises(v - 0.5 * u), 3, 0.0),
 ])
 def test_lines_and_parabolas_are_decided(chance, seeds, shared):
-    """Of 12 at 5%, 5 and more are refuted once in 5,000 times."""
-    assert sum(not decided(fitted(chance, seeds, seed, shared)) for seed in range(12)) <= 4
+    """Of 8 at 10%, 5 and more are refuted once in 2,000 times."""
+    assert sum(not decided(fitted(chance, seeds, seed, shared)) for seed in range(8)) <= 4
 
 
 @pytest.mark.parametrize(("chance", "seeds", "slopes"), [
     (lambda u, v: rises(v - 1.8 * (u / END) ** 3), 1, (0, 0)),  # S
     (lambda u, v: rises(v - 1.8 * (u / END) ** 3), 3, (0, 0)),
     (lambda u, v: rises(v - 1.2 * np.sign(u)), 1, (0, 0)),  # a step
+    (lambda u, v: rises(v - 1.5 * np.tanh(1.2 * u)), 1, (1.8, 1.8)),  # it saturates
+    (lambda u, v: rises(1.8 * (v / END) ** 3 - u), 1, (np.inf, np.inf)),  # an S along v
+    (lambda u, v: rises(1.0 - np.abs(v) - u), 1, (-1, 1)),  # a tent along v
+    (lambda u, v: rises(2.2 - np.hypot(u - 1.0, v - 1.5)), 1, (np.nan, np.nan)),  # an island
     (lambda u, v: rises(v - 0.5 * u) * rises(u + 0.5), 1, (0.5, 0.5)),  # a corner
     (lambda u, v: rises(v - 0.5 * u) * rises(u + 0.5), 3, (0.5, 0.5)),
     (lambda u, v: 1 - rises(0.3 * u - v) * rises(1 - u), 1, (0.3, 0.3)),  # a T
@@ -55,13 +59,13 @@ def test_lines_and_parabolas_are_decided(chance, seeds, shared):
     (lambda u, v: rises(v - 0.3 * u + 0.5) * rises(2.2 - v + 0.3 * u), 3, (0.3, 0.3)),
 ])
 def test_other_shapes_are_decided_truly_or_not_at_all(chance, seeds, slopes):
-    """Of 12 at 5%, 5 and more are wrong once in 5,000 times; of lines fitted to most of these, all are."""
+    """Of 8 at 5%, 4 and more are wrong once in 2,500 times; of lines fitted to most of these, all are."""
     wrong = 0
-    for seed in range(12):
+    for seed in range(8):
         fit = fitted(chance, seeds, seed)
         slope = fit.estimates["slope"]
         wrong += decided(fit) and not (slope.low <= slopes[1] and slopes[0] <= slope.high)
-    assert wrong <= 4
+    assert wrong <= 3
 
 
 def test_the_words_say_what_is_wrong():
@@ -81,9 +85,24 @@ def test_intervals_hold_those_of_a_cubic_that_may_be():
     """A bend of which a line knows nothing: the slope at the middle is 0."""
     fit = fitted(lambda u, v: rises(v - 1.8 * (u / END) ** 3))
     straight = fitted(lambda u, v: rises(v - 1.8 * (u / END) ** 3), curved=False)
-    assert fit.degree == 1 and fit.p_cubic < 0.3 and "hold those of a cubic as well" in fit.method
+    assert fit.degree == 1 and fit.p_cubic < 0.3 and "they hold those of a cubic (p = 0.0" in fit.method
     assert fit.estimates["slope"].covers(0.0) and not straight.estimates["slope"].covers(0.0)
-    assert fit.estimates["slope"].high == straight.estimates["slope"].high
     for end in (fit.estimates["slope"].low, fit.estimates["slope"].high):
         assert slope_test(fit, end) == pytest.approx(0.05, abs=0.002)
     assert np.isnan(straight.p_cubic)
+
+
+def test_a_cubic_goes_along_the_longer_axis():
+    """A boundary that is upright in its middle: no slope is refuted there."""
+    fit = fitted(lambda u, v: rises(u - 1.8 * (v / END) ** 3), seed=1)
+    straight = fitted(lambda u, v: rises(u - 1.8 * (v / END) ** 3), seed=1, curved=False)
+    assert np.isinf(fit.estimates["slope"].low) and np.isfinite(straight.estimates["slope"].low)
+
+
+def test_intervals_hold_those_of_the_middle_third():
+    """Where a boundary saturates no cubic is as steep as it is in the middle."""
+    fit = fitted(lambda u, v: rises(v - 1.5 * np.tanh(1.2 * u)))
+    line, cubic, middle = refit(fit).likely()[0]
+    assert fit.estimates["slope"].covers(1.8) and cubic.fit.ratio(1, 2)[2] < 1.8
+    assert 20 <= len(middle.fit.ones) <= 60 and np.abs(middle.fit.design[:, 1]).max() < 1.0
+    assert middle.columns == 3 and np.array_equal(middle.scale, line.scale)
