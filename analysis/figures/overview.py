@@ -25,6 +25,7 @@ from analysis.figures.style import (
     label,
     log_spaced,
     make_log,
+    make_log_from_zero,
     name_decades,
     name_lines,
     name_numbers,
@@ -68,7 +69,8 @@ def _curves(tables: Frames, layers: Sequence[str] | None, axis: str, held: str, 
     least = min(2, trials[axis].nunique())  # at one value of several there is nothing to see
     metrics = [metric for metric in ("stable_rank", "mp_softrank", "alpha")
                if any(trials.loc[trials[f"{layer}.{metric}"].notna(), axis].nunique() >= least for layer in layers)]
-    quantity = "accuracy" if trials["test_accuracy"].notna().any() else "loss"
+    quantity = "error" if trials["test_accuracy"].notna().any() else "loss"  # accuracies near 1 look all the same
+    trials = trials.assign(train_error=1 - trials["train_accuracy"], test_error=1 - trials["test_accuracy"])
     count = len(metrics) + 1
     columns = 2 if count == 4 else count
     numeric = is_numeric(trials[axis])
@@ -137,9 +139,16 @@ def _finish(panel: Axes, values: pd.Series, axis: str, name: str) -> None:
     """Scales, ticks and labels."""
     if spans_decades(np.concatenate([line.get_ydata() for line in panel.lines if line.get_marker() != "x"])):
         make_log(panel, "y")
-    panel.set_ylabel(label(name))
+    elif name == "error":
+        errors = np.concatenate([line.get_ydata() for line in panel.lines if line.get_marker() != "x"])
+        if spans_decades(errors[errors > 0]):  # none at all has a place too
+            make_log_from_zero(panel, errors)
+    panel.set_ylabel("error (1 - accuracy)" if name == "error" else label(name))
     panel.set_xlabel("" if axis == "study" else label(axis))
     place(panel, "x", values)
+    if is_numeric(values):  # the same range in all panels, also where a metric is at some values only
+        panel.update_datalim([(end, panel.dataLim.y0) for end in (values.min(), values.max())], updatey=False)
+        panel.autoscale_view(scaley=False)
     if is_numeric(values) and values.nunique() <= 12:
         ticks = np.sort(values.unique())
         panel.set_xticks(ticks, thinned(panel, ticks))

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 # Okabe & Ito, "Color Universal Design" (2008), without the yellow, which is lost on white paper.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -121,6 +121,16 @@ def make_log(panel: Axes, which: Literal["x", "y"]) -> None:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def make_log_from_zero(panel: Axes, values: Any) -> None:
+    """A log scale on y for shares some of which are 0: linear below the least other."""
+    least = float(values[values > 0].min())
+    panel.set_yscale("symlog", linthresh=least, linscale=0.3)
+    decades = 10.0 ** np.arange(np.ceil(np.log10(least)), 1)
+    panel.set_yticks([0.0, *decades], ["0", *(f"{value:g}" for value in decades)])
+    panel.yaxis.set_minor_locator(NullLocator())
+    panel.set_ylim(bottom=-0.3 * least)
 
 
 def name_decades(bar: Colorbar) -> None:

@@ -51,7 +51,9 @@ def test_curves_are_means_over_finished_trials_with_every_trial_as_a_dot(one_axi
     figure = drawn(analysis.summary_figure(one_axis))
     rank, softrank, _, accuracy = figure.axes
     assert [panel.get_ylabel().split("  ")[0] for panel in figure.axes] == [
-        "stable rank", "MP soft rank", "power-law exponent", "accuracy"]
+        "stable rank", "MP soft rank", "power-law exponent", "error (1 - accuracy)"]
+    assert len({panel.get_xlim() for panel in figure.axes}) == 1  # also where a metric is at some batches only
+    assert accuracy.get_yscale() == "linear" and lines(accuracy, "test").get_ydata() == pytest.approx(0.1)
     line = lines(rank, "fc2")
     assert line.get_xdata().tolist() == [2, 8, 32, 128]
     assert line.get_ydata().tolist() == [2 * 2 * 1.5, 2 * 8 * 2, 2 * 32 * 2, 2 * 128 * 2]  # a trial of batch 2 diverged
