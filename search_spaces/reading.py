@@ -59,6 +59,12 @@ def read_study(data: bytes, label: str, folder: Path, overrides: Sequence[str] =
     if consent.may_run():
         usercode.search_in(folder)
         own.expect({})  # files of data may have changed since the last study
+        return _read(text, label, folder, overrides, new)
+    with usercode.reading_in(folder):
+        return _read(text, label, folder, overrides, new)
+
+
+def _read(text: str, label: str, folder: Path, overrides: Sequence[str], new: bool) -> Study:
     try:
         study = parse_study(merge(parse(text), overrides), folder)
         if new:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -39,10 +39,14 @@ def parse_space(forms: Mapping[str, Mapping[str, Any]], trial: Mapping[str, Any]
             own = [usercode.is_usercode(component["name"]) for component in components.get(path[0], ())]
             if len(path) > 1 and any(own):
                 places.setdefault(path, [None if mine else _ABSENT for mine in own])
+    untold = {group for group in USER_ARGUMENTS if not consent.may_run() and not all(
+        _can_be_told(group, component["name"]) for component in components[group])}
     keys: dict[Path, str] = {}
     axes: list[Axis] = []
     for key, form in forms.items():
-        path = _find(key, places, anything)
+        path = _find(key, places, anything, untold)
+        if path[0] in untold and path not in places:
+            places[path] = [None if usercode.is_usercode(each["name"]) else _ABSENT for each in components[path[0]]]
         if path in keys:
             raise UserError(f"space.{key}: the same as space.{keys[path]}; remove one of them")
         keys[path] = key
@@ -144,6 +148,15 @@ def _accepted(group: str, name: str, place: str) -> list[str]:
     return usercode.parameters(name, USER_ARGUMENTS.get(group, 0), place)
 
 
+def _can_be_told(group: str, name: str) -> bool:
+    """Whether a component's parameters are known, with nothing run."""
+    try:
+        _accepted(group, name, "")
+    except UserError:
+        return False
+    return True
+
+
 def _takes_anything(name: str, place: str) -> bool:
     """Whether a user's function has ``**parameters``."""
     return usercode.is_usercode(name) and consent.may_run() and any(
@@ -171,9 +184,10 @@ def _knob_field(path: Path) -> list[Field | None]:
     return [declared(KNOBS.classes[path[1]])[path[2]]]
 
 
-def _find(key: str, places: Mapping[Path, Any], anything: Container[str]) -> Path:
+def _find(key: str, places: Mapping[Path, Any], anything: Container[str], untold: Collection[str]) -> Path:
     """The one path that ``key`` is a tail of, or all of; a knob that the trial lacks needs its own name in the key.
-    Components in ``anything`` take parameters of any name."""
+    Components in ``anything`` take parameters of any name; what those in ``untold`` take, only their own code could
+    tell, which is not to run: a key that is nobody else's is theirs, for a run has asked their code."""
     tail = tuple(key.split("."))
     if tail in places:
         return tail
@@ -185,6 +199,12 @@ def _find(key: str, places: Mapping[Path, Any], anything: Container[str]) -> Pat
         return found[0]
     if found:
         raise UserError(f"space.{key}: ambiguous; write {' or '.join('.'.join(path) for path in found)}")
+    if len(untold) == len(tail) == 1:
+        return (*untold, *tail)
+    if len(tail) == 1 and untold:
+        ways = " or ".join(f"space.{group}.{key}" for group in sorted(untold))
+        raise UserError(f"space.{key}: whose parameter this is cannot be told without running your code; write {ways}, "
+                        f"or {consent.TRUST}")
     if len(tail) == 2 and tail[0] in anything:
         raise UserError(f"space.{key}: {tail[0]} takes parameters of any name (**); give trial.{key} a value, which "
                         "the axis then replaces")

@@ -15,7 +15,7 @@ import importlib.util
 import inspect
 import os.path
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
@@ -46,6 +46,17 @@ def search_in(folder: str | Path) -> None:
     if path in _folders:
         _folders.remove(path)
     _folders.insert(0, path)
+
+
+@contextlib.contextmanager
+def reading_in(folder: str | Path) -> Iterator[None]:
+    """Look for files in ``folder`` too, meanwhile, as ``search_in`` does: they are read, and nothing of them is run."""
+    path = Path(folder).resolve()
+    _folders.insert(0, path)
+    try:
+        yield
+    finally:
+        _folders.remove(path)
 
 
 def load(name: str, place: str) -> Callable[..., Any]:
