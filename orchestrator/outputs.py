@@ -31,5 +31,6 @@ def check(option: str, path: str | None, kind: str) -> None:
     except OSError as error:
         raise UserError(f"{option}: {path} cannot be read: {error.strerror}") from None
     if not begin.startswith(BEGIN.get(kind, ())):
-        raise UserError(f"{option}: {path} is there and no {kind or 'such'} file, which may be one you need; give "
-                        "another path, or remove it")
+        endings = [f".{each}" for each in BEGIN if (each == "parquet") == (kind == "parquet")]
+        raise UserError(f"{option}: {path} is a file that {option} has not written, and you may need it; give the path "
+                        f"of a new one, ending in {' or '.join(endings)}, or remove it")

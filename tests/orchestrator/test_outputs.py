@@ -54,6 +54,14 @@ def test_what_is_of_another_kind_is_not_written_over(model, capsys, option, path
     assert {place: place.read_bytes() for place in model.parent.iterdir() if place.is_file()} == before
 
 
+def test_a_study_file_where_a_picture_is_to_go_is_told_from_one(model, capsys):
+    Path("own.yaml").write_text(STUDY)
+    assert cli.main(["spectra", "model.pt", "--plot", "own.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "own.yaml is a file that --plot has not written" in said and "a new one, ending in .pdf or .png or" in said
+    assert "yaml file" not in said and ".parquet" not in said
+
+
 def test_what_is_of_its_kind_or_empty_is(model, capsys):
     for name in ("m.parquet", "m.png", "empty.parquet"):
         Path(name).touch()
