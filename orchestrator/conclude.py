@@ -73,7 +73,7 @@ def conclude(study: Study, results: str, outcome: Outcome, console: Console) -> 
     if found.pending > len(found.failed):
         counts.append(f"{found.pending - len(found.failed):,} still to run")
     console.print(f"{study.name}: {', '.join(counts) or 'nothing finished'}", highlight=False)
-    if outcome.interrupted is not None:
+    if outcome.interrupted is not None and found.pending:  # it may come when all is done
         console.print("interrupted; the same command continues", highlight=False)
         return 130
     if found.failed:
