@@ -12,7 +12,6 @@ from torch.overrides import TorchFunctionMode
 from trials.errors import UserError
 from trials.network import Network, tensors
 from trials.optimizers.base import Params
-from trials.references import uses
 from trials.tasks.base import Data
 
 _GRAD = vars(torch._C.TensorBase)["grad"]
@@ -22,17 +21,20 @@ UNSOUND = "the output of the model is not finite before any training"
 @torch.enable_grad()
 def check_network(network: Network, data: Data, batch_size: int) -> bool:
     """Take a pass in evaluation mode and one, of ``batch_size`` samples, in training mode; returns whether the backward
-    pass computes parts of the forward pass again. Raises UserError where its output is not to be trained on."""
+    pass depends on the tensors that are in the module then, as that of a recomputed activation does, or of a hook that
+    reads a weight. Raises UserError where its output is not to be trained on."""
+    own: Params = dict(network.module.named_parameters())
     params, buffers = tensors(network.module)
     params = {name: value.requires_grad_() for name, value in params.items()}
     x_B = data.x_train[:2]
-    with network.evaluating():
+    with network.evaluating(), network.differentiating():
         output = network(params, buffers, x_B)
-    if made := [name for name, _ in network.module.named_parameters() if name not in {**params, **buffers}]:
-        raise UserError(f"trial.model: its first forward pass makes {made[0]}, which so is not trained; make it in "
-                        "__init__, or use torch's lazy modules, such as nn.LazyLinear")
-    _check_output(output, len(x_B), data)
-    _check_parameters(output, network)
+        if made := [name for name, _ in network.module.named_parameters() if name not in {**params, **buffers}]:
+            raise UserError(f"trial.model: its first forward pass makes {made[0]}, which so is not trained; make it in "
+                            "__init__, or use torch's lazy modules, such as nn.LazyLinear")
+        _check_output(output, len(x_B), data)
+        if output.requires_grad:
+            _gradient(output, params, own)
     x_B = data.x_train[:batch_size]
     with network.forgetting():
         held = _copies(buffers)
@@ -41,8 +43,12 @@ def check_network(network: Network, data: Data, batch_size: int) -> bool:
         if not output.requires_grad:
             raise UserError("trial.model: its output has no gradient; it must follow from the parameters by torch "
                             "operations, without no_grad() and detach()")
-        _check_parameters(output, network)
-        return _follows_from_the_module(output, network, params, held)
+        others = {name: (0.3 - 1.7 * value.detach()).requires_grad_() for name, value in params.items()}
+        with network.holding(params, _copies(held)):
+            here = network.hooked(_gradient(output, params, own))
+        with network.holding(others, _copies(held)):
+            there = network.hooked(_gradient(output, params, own))
+    return not all(torch.allclose(here[name], there[name], rtol=1e-3, atol=0.0, equal_nan=True) for name in params)
 
 
 class _NoGrad(TorchFunctionMode):
@@ -72,24 +78,16 @@ def _check_output(output: Any, samples: int, data: Data) -> None:
         raise UserError(f"trial.model: {UNSOUND}")
 
 
-def _check_parameters(output: Tensor, network: Network) -> None:
-    if output.requires_grad and (name := uses(output, network.module)) is not None:
+def _gradient(output: Tensor, params: Params, own: Params) -> Params:
+    """That of the sum of ``output``. Raises UserError where it follows from the module's ``own`` parameters."""
+    for value in (*params.values(), *own.values()):
+        value.grad = None
+    output.sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    if name := next((name for name, value in own.items() if value.grad is not None), None):
         raise UserError(f"trial.model: forward uses what was made of {name} when the model was built; make it of "
                         f"{name} in each forward pass, so that training reaches it")
-
-
-def _follows_from_the_module(output: Tensor, network: Network, params: Params, buffers: Params) -> bool:
-    """Whether the gradient of ``output`` depends on the tensors that are in the module when it is taken, as that of a
-    recomputed activation does, or of a hook that reads a weight."""
-    def gradient(held: Params) -> Params:
-        with network.holding(held, _copies(buffers)):
-            found = torch.autograd.grad(output.sum(), list(params.values()), allow_unused=True, materialize_grads=True,
-                                        retain_graph=True)
-            return network.hooked(dict(zip(params, found, strict=True)))
-    others = {name: (0.3 - 1.7 * value.detach()).requires_grad_() for name, value in params.items()}
-    here, there = gradient(params), gradient(others)
-    return not all(torch.allclose(here[name].to_dense(), grad.to_dense(), rtol=1e-3, atol=0.0, equal_nan=True)
-                   for name, grad in there.items())
+    return {name: torch.zeros_like(value) if value.grad is None else value.grad.to_dense()
+            for name, value in params.items()}
 
 
 def _copies(buffers: Params) -> Params:

@@ -17,9 +17,14 @@ except ImportError:
     levels = None
 
 
+def transforming() -> bool:
+    """Whether this is called by a function that torch.func transforms (vmap, grad ...)."""
+    return levels is None or levels.peek_interpreter_stack() is not None
+
+
 def value_and_gradient(function: Callable[[Params, Params], Tensor], params: Params, buffers: Params,
                        ) -> tuple[Tensor, Params]:
-    """What ``torch.func.grad_and_value`` gives, the other way round; a parameter that is not used has gradient 0. What
+    """What ``torch.func.grad_and_value`` gives, the other way round; a parameter that is not used has no gradient. What
     the function does to the buffers it is given, in place or by a new tensor, is done to ``buffers`` in place.
 
     torch's own imports its compiler before it differentiates, which takes each process more than a second; so where
@@ -39,9 +44,10 @@ def value_and_gradient(function: Callable[[Params, Params], Tensor], params: Par
             given = {name: levels._wrap_for_grad(buffer, level) for name, buffer in buffers.items()}
             held = dict(given)
             value = function(leaves, held)
-            found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True,
+            found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True,
                                         create_graph=True)  # so that this can be differentiated again
-        grads = {name: levels._unwrap_for_grad(grad, level) for name, grad in zip(params, found, strict=True)}
+        grads = {name: levels._unwrap_for_grad(grad, level) for name, grad in zip(params, found, strict=True)
+                 if grad is not None}
         after = {name: levels._unwrap_for_grad(buffer.detach(), level) for name, buffer in held.items()
                  if buffer is not given[name]}
         value = levels._unwrap_for_grad(value, level)

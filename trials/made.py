@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import random
 from collections import deque
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trials.arrays import array_made, buffer_made, tensor_made
 from trials.told import KINDS, PLAIN, fields, name, ordered, put_field, under
 
 _NUMBERS = {"complex": complex, "Decimal": Decimal, "Fraction": Fraction}
@@ -35,7 +35,7 @@ class Making:
 
     def _made(self, told: Any, path: str, there: Any) -> Any:
         if isinstance(told, Tensor):
-            return _tensor(told, there)
+            return tensor_made(told, there)
         if not isinstance(told, list):
             return told
         kind, parts, *more = told
@@ -44,13 +44,13 @@ class Making:
         if kind == "number":
             return _NUMBERS[parts](*more) if parts in _NUMBERS else np.frombuffer(more[0], parts)[0]
         if kind == "array":
-            return _array(parts, there, *more)
+            return array_made(parts, there, *more)
         if kind == "bytearray":
             made = there if type(there) is bytearray else bytearray()
             made[:] = parts
             return made
         if kind == "buffer":
-            return _buffer(parts, there)
+            return buffer_made(parts, there)
         if kind == "random":
             return _with_state(there, parts)
         if kind == "member":
@@ -161,36 +161,6 @@ def can_make(told: Any, path: str, there: Mapping[str, Any]) -> bool:
         left, right = "()" if kind == "calls" else "[]"
         items = [can_make(part, f"{path}{left}{place}{right}", there) for place, part in enumerate(parts)]
     return all(items) and all(can_make(part, f"{path}.{key}", there) for each in inner for key, part in each)
-
-
-def _tensor(told: Tensor, there: Any) -> Tensor:
-    if not isinstance(there, Tensor):
-        return told.clone()
-    with torch.no_grad():
-        held = there.detach()
-        if (held.shape, held.dtype) == (told.shape, told.dtype):
-            held.copy_(told)
-        else:
-            there.data = told.clone().to(there.device)
-    return there
-
-
-def _array(parts: Tensor, there: Any, kind: str = "", shape: Any = ()) -> Any:
-    if not kind:  # as earlier versions told it
-        return parts.numpy().copy()
-    made = np.frombuffer(parts.numpy().tobytes(), kind).reshape(shape)
-    if isinstance(there, np.ndarray) and (there.dtype, there.shape) == (made.dtype, made.shape):
-        there[...] = made
-        return there
-    return made.copy()
-
-
-def _buffer(parts: bytes, there: Any) -> Any:
-    if isinstance(there, array.array):
-        there[:] = array.array(there.typecode, parts)
-    elif isinstance(there, memoryview) and not there.readonly and there.nbytes == len(parts):
-        there.cast("B")[:] = parts
-    return there
 
 
 def _with_state(there: Any, state: Any) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules import activation
 
 from trials.errors import UserError
+from trials.gradient import transforming
 from trials.memory import Memory, hooks_of
 from trials.modes import evaluation, switches
 from trials.optimizers.base import Params
@@ -49,7 +50,7 @@ class Network:
     pass again, say. ``differentiating`` holds them in it.
 
     A parameter's Python attributes and hooks are the user's too: the tensors in its place have its attributes for the
-    pass, and ``hooked`` gives gradients as its hooks make them.
+    pass, and are instances of ``nn.Parameter``; ``hooked`` gives gradients as its hooks make them.
 
     ``tap`` sees, and may change, the output of each hidden nonlinearity in the order in which the forward pass reaches
     it: a nonlinearity is a module of ``torch.nn``'s activation classes.
@@ -79,6 +80,8 @@ class Network:
             buffers = {name: value.clone() for name, value in buffers.items()}
         if self._evaluating:
             params = {name: value.clone() for name, value in params.items()}
+        if self._of_user and not torch.is_grad_enabled() and not transforming():  # what is trained says so, as ever
+            params = {name: value.detach().requires_grad_() for name, value in params.items()}
         self._tap, self._reached = tap, 0
         try:
             with ExitStack() as own:
@@ -122,7 +125,7 @@ class Network:
         others = [container[key] for container, key, _ in self._others]
         for (table, key, name), before in zip(self._places, own, strict=True):
             table[key] = given[name]
-            vars(given[name]).update(vars(before))
+            vars(given[name]).update(vars(before), **({"_is_param": True} if isinstance(before, nn.Parameter) else {}))
         for container, key, name in self._others:
             container[key] = given[name]
         try:
@@ -132,7 +135,7 @@ class Network:
                 with suppress(LookupError):  # the pass has changed the container
                     container[key] = before if container[key] is given[name] else container[key]
             for (table, key, name), before in zip(self._places, own, strict=True):
-                held = vars(given[name])
+                held = {key: value for key, value in vars(given[name]).items() if key != "_is_param"}
                 if held or vars(before):
                     vars(before).clear()
                     vars(before).update(held)

@@ -11,8 +11,9 @@ from collections.abc import Container, Iterator, Mapping
 from types import CellType, FrameType, GeneratorType
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trials.errors import UserError
 
@@ -31,6 +32,19 @@ class _Cell:
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._cell.cell_contents = value
+
+
+class _Class:
+    """The attributes of a class, which are to be set through it."""
+
+    def __init__(self, cls: type) -> None:
+        self._class = cls
+
+    def __getitem__(self, key: str) -> Any:
+        return vars(self._class)[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        setattr(self._class, key, value)
 
 
 def references(tensors: Mapping[str, Tensor], tables: Container[int]) -> list[Place]:
@@ -60,7 +74,10 @@ def _items(holder: Any) -> Iterator[tuple[Any, Any, Any]]:
     if isinstance(holder, CellType):
         yield _Cell(holder), "", holder.cell_contents
     elif isinstance(holder, dict):
-        yield from ((holder, key, value) for key, value in dict.items(holder))
+        owner = next((each for each in gc.get_referrers(holder) if isinstance(each, type)
+                      and gc.get_referents(vars(each))[0] is holder), None)
+        container = holder if owner is None else _Class(owner)
+        yield from ((container, key, value) for key, value in dict.items(holder))
     elif isinstance(holder, (list, deque)):
         yield from ((holder, place, value) for place, value in enumerate(holder))
     elif not isinstance(holder, (tuple, type)) and hasattr(holder, "__dict__"):  # which may have no dictionary as yet
@@ -69,16 +86,21 @@ def _items(holder: Any) -> Iterator[tuple[Any, Any, Any]]:
 
 def views(tensors: Mapping[str, Tensor], objects: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Those of ``objects``, by what they are called, that lie in the memory of one of ``tensors`` without being it."""
-    def memory(value: Tensor) -> int:
-        return value.untyped_storage().data_ptr() if value.layout == torch.strided and value.numel() else 0
-    own, ids = {memory(value): name for name, value in tensors.items()}, {id(value) for value in tensors.values()}
+    own = sorted((start, end, name) for name, value in tensors.items() for start, end in [_memory(value)] if end)
+    ids = {id(value) for value in tensors.values()}
     for path, value in objects.items():
-        if isinstance(value, Tensor) and id(value) not in ids and memory(value) and memory(value) in own:
-            yield path, own[memory(value)]
+        if isinstance(value, (Tensor, np.ndarray)) and id(value) not in ids:
+            start, end = _memory(value)
+            yield from ((path, name) for low, high, name in own if end and low < end and start < high)
 
 
-def uses(output: Tensor, module: nn.Module) -> str | None:
-    """The name of a parameter of the ``module``'s own from which ``output`` follows; None where there is none."""
-    own = {name: value for name, value in module.named_parameters() if value.requires_grad}
-    found = torch.autograd.grad(output.sum(), list(own.values()), allow_unused=True, retain_graph=True)
-    return next((name for name, grad in zip(own, found, strict=True) if grad is not None), None)
+def _memory(value: Tensor | np.ndarray[Any, Any]) -> tuple[int, int]:
+    """Where its numbers lie, from the first byte to the one behind the last; 0, 0 where it has none."""
+    if isinstance(value, np.ndarray):
+        reach = [(size - 1) * stride for size, stride in zip(value.shape, value.strides, strict=True)]
+        first, last = (value.ctypes.data + sum(part for part in reach if (part > 0) == up) for up in (False, True))
+        return (first, last + value.itemsize) if value.size else (0, 0)
+    if value.layout != torch.strided or value.is_meta or not value.numel():
+        return 0, 0
+    storage = value.untyped_storage()
+    return storage.data_ptr(), storage.data_ptr() + storage.nbytes()

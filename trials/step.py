@@ -49,6 +49,7 @@ class Step:
         self._constant = (isinstance(schedule, Constant) and not isinstance(schedule.warmup, Tensor)
                           and schedule.warmup == 0.0)
         self._leaves: Params = {}
+        self._used: set[str] = set()
         self._at: dict[str, list[str]] = {
             place: [name for name, knob in knobs.items() if place in places(type(knob))] for place in PLACES}
         for name, knob in knobs.items():
@@ -75,11 +76,16 @@ class Step:
             gradient = self._once(gradient, batch, moments, buffers)
         for name in reversed(self._at["sharpness"]):  # the first named is the outermost
             gradient = partial(self._knobs[name].sharpness, gradient, moment=moments[name])
+        self._used.clear()
         loss, grads = gradient(params)
         with torch.no_grad():
             for name in self._at["gradient"]:
                 grads = self._knobs[name].gradient(grads, params, moments[name])
-            self._scheduled(step).update(params, grads, state)
+            # As in torch, a parameter that the forward pass did not use is left alone: no momentum, no decay.
+            self._scheduled(step).update({name: params[name] for name in params if name in self._used}, grads, state)
+            for name in () if self._functional else params.keys() - self._used:
+                skipped = state.setdefault("skipped", {})
+                skipped[name] = skipped.get(name, params[name].new_zeros((), dtype=torch.float64)) + 1.0
             for name in self._at["update"]:
                 self._knobs[name].update(params, moments[name])
         return loss, grads
@@ -106,20 +112,28 @@ class Step:
         if self._functional:
             value, found = value_and_gradient(
                 lambda leaves, held: self._objective(leaves, held, batch, moments), params, buffers)
-            return value, self._network.hooked(found)
+            return value, self._network.hooked(self._filled(found, params))
         leaves = {name: self._leaf(name, value) for name, value in params.items()}
         held = {name: value.detach() for name, value in buffers.items()}  # the same memory
+        _forget(leaves)
         with self._network.differentiating():
             loss = self._objective(leaves, held, batch, moments)
-            # A user's model may hold parameters that its forward pass does not use: their gradient is zero.
-            each = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
-            grads = self._network.hooked({name: grad.to_dense() if grad.is_sparse else grad
-                                          for name, grad in zip(leaves, each, strict=True)})
+            loss.backward()  # type: ignore[no-untyped-call]
+            grads = self._network.hooked(self._filled({name: leaf.grad.to_dense() for name, leaf in leaves.items()
+                                                       if leaf.grad is not None}, params))
+        _forget(leaves)
         buffers.update({name: value.detach() for name, value in held.items()})
-        for name, leaf in leaves.items():
-            if leaf.data_ptr() != params[name].data_ptr():  # the model gave it other memory: weight.data = ...
-                params[name].copy_(leaf.detach())
+        # The model may have given them other memory (weight.data = ...), another's even.
+        moved = {name: leaf.detach().clone() for name, leaf in leaves.items()
+                 if leaf.data_ptr() != params[name].data_ptr()}
+        for name, value in moved.items():
+            params[name].copy_(value)
         return loss.detach(), grads
+
+    def _filled(self, found: Params, params: Params) -> Params:
+        """Gradients of all ``params``: those of the parameters that the forward pass did not use are zero."""
+        self._used |= found.keys()
+        return {name: found[name] if name in found else torch.zeros_like(value) for name, value in params.items()}
 
     def _leaf(self, name: str, value: Tensor) -> Tensor:
         """``value`` as a leaf of autograd's graph: in all steps the same, as a module's parameters are, so that a
@@ -135,11 +149,13 @@ class Step:
     def reaches_back(self, params: Params, buffers: Params, x_B: Tensor) -> bool:
         """Whether the next output would follow from parameters by way of what the model keeps of earlier passes."""
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-        earlier = [leaf for leaf in self._leaves.values() if leaf.requires_grad]
-        with self._network.forgetting():
+        _forget(self._leaves)
+        with self._network.forgetting(), self._network.differentiating():
             output = self._network(leaves, {name: value.clone() for name, value in buffers.items()}, x_B)
-        return bool(earlier) and any(grad is not None for grad in torch.autograd.grad(
-            output.sum(), earlier, allow_unused=True, retain_graph=True))
+            output.sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        reached = any(leaf.grad is not None for leaf in self._leaves.values())
+        _forget(self._leaves)
+        return reached
 
     def _objective(self, params: Params, buffers: Params, batch: Batch, moments: Mapping[str, Moment]) -> Tensor:
         """The number whose gradient is taken: the mean loss over the batch plus the penalties."""
@@ -166,3 +182,8 @@ class Step:
         for name in at["penalty"]:
             total = total + knobs[name].penalty(params, moments[name]).to(total.dtype)
         return total
+
+
+def _forget(leaves: Params) -> None:
+    for leaf in leaves.values():
+        leaf.grad = None

@@ -39,6 +39,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trials.arrays import tensor_told
+
 PLAIN = (type(None), bool, int, float, str, bytes)
 KINDS = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "deque": deque, "dict": dict}
 _CODE = (type, ModuleType, MemberDescriptorType, GetSetDescriptorType, torch.dtype, torch.device)
@@ -122,11 +124,11 @@ class Telling:
             total = value.sum(dtype=torch.float64) if isinstance(value, Tensor) else value.sum()
             return ["opaque", f"{id(value)} {total}"]
         if isinstance(value, Tensor):
-            return value.detach().clone()
+            return tensor_told(value)
         if value.dtype.hasobject or value.dtype.names:
             return ["opaque", [self.tell(value.tolist(), f"{path}[]")]]
-        held = torch.from_numpy(np.frombuffer(value.tobytes(), np.uint8).copy())
-        return ["array", held, value.dtype.str, list(value.shape)]
+        return ["array", torch.from_numpy(np.frombuffer(value.tobytes(), np.uint8).copy()), value.dtype.str,
+                list(value.shape)]
 
     def _each(self, value: Any, path: str) -> list[Any]:
         items = list(value)
@@ -230,9 +232,8 @@ def _called(value: Any) -> tuple[Any, ...]:
         return value.func, value.args, value.keywords, vars(value)
     if isinstance(value, property):
         return value.fget, value.fset, value.fdel
-    if isinstance(value, (staticmethod, classmethod)):
-        return (value.__func__,)
-    return getattr(value, "__func__", None), value.__self__
+    own = getattr(value, "__func__", None)
+    return (own,) if isinstance(value, (staticmethod, classmethod)) else (own, value.__self__)
 
 
 def _number(value: Any) -> list[Any]:
@@ -242,11 +243,10 @@ def _number(value: Any) -> list[Any]:
 
 
 def _state(value: Any) -> Any:
-    if isinstance(value, random.Random):
-        return Telling(set()).tell(value.getstate(), "")
     if isinstance(value, torch.Generator):
         return value.get_state()
-    state = value.bit_generator.state if isinstance(value, np.random.Generator) else value.get_state(legacy=False)
+    state = value.getstate() if isinstance(value, random.Random) else value.bit_generator.state if isinstance(
+        value, np.random.Generator) else value.get_state(legacy=False)
     return Telling(set()).tell(state, "")
 
 

@@ -102,7 +102,10 @@ class Alone:
         self.buffers.update({name: value.to(self.trial.data.x_train.device)  # which may have changed in shape
                              for name, value in checkpoint.buffers.items()})
         for slot, tensors in checkpoint.state.items():
-            put(self.state[slot], tensors)
+            if slot in self.state:
+                put(self.state[slot], tensors)
+            else:  # that came in training
+                self.state[slot] = dict(tensors)
         self.trial.network.memory.put(checkpoint.memory)
 
     def checkpoint(self, observer: Observer, watch: Watch) -> Checkpoint | None:

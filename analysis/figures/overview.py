@@ -128,29 +128,27 @@ def _line(panel: Axes, trials: pd.DataFrame, axis: str, column: str, name: str, 
 
 def _cross_out(panel: Axes, trials: pd.DataFrame, axis: str) -> None:
     """A cross at the foot wherever a trial diverged."""
-    x = positions_of(trials[axis])[trials["status"] == "diverged"].unique()
-    if not len(x):
-        return
-    panel.plot(x, np.full(len(x), 0.03), transform=panel.get_xaxis_transform(), linestyle="none", marker="x",
-               color=GREY, markersize=4)
+    if len(x := positions_of(trials[axis])[trials["status"] == "diverged"].unique()):
+        panel.plot(x, np.full(len(x), 0.03), transform=panel.get_xaxis_transform(), linestyle="none", marker="x",
+                   color=GREY, markersize=4)
 
 
 def _finish(panel: Axes, values: pd.Series, axis: str, name: str) -> None:
     """Scales, ticks and labels."""
-    if spans_decades(np.concatenate([line.get_ydata() for line in panel.lines if line.get_marker() != "x"])):
+    shown = np.concatenate([line.get_ydata() for line in panel.lines if line.get_marker() != "x"])
+    if spans_decades(shown):
         make_log(panel, "y")
-    elif name == "error":
-        errors = np.concatenate([line.get_ydata() for line in panel.lines if line.get_marker() != "x"])
-        if spans_decades(errors[errors > 0]):  # none at all has a place too
-            make_log_from_zero(panel, errors)
+    elif name == "error" and spans_decades(shown[shown > 0]):  # none at all has a place too
+        make_log_from_zero(panel, shown)
     panel.set_ylabel("error (1 - accuracy)" if name == "error" else label(name))
     panel.set_xlabel("" if axis == "study" else label(axis))
     place(panel, "x", values)
-    if is_numeric(values):  # the same range in all panels, also where a metric is at some values only
-        panel.update_datalim([(end, panel.dataLim.y0) for end in (values.min(), values.max())], updatey=False)
-        panel.autoscale_view(scaley=False)
-    if is_numeric(values) and values.nunique() <= 12:
-        ticks = np.sort(values.unique())
+    if not is_numeric(values):
+        return
+    # The same range in all panels, also where a metric is at some values only.
+    panel.update_datalim([(end, panel.dataLim.y0) for end in (values.min(), values.max())], updatey=False)
+    panel.autoscale_view(scaley=False)
+    if len(ticks := np.sort(values.unique())) <= 12:
         panel.set_xticks(ticks, thinned(panel, ticks))
         panel.xaxis.set_minor_locator(NullLocator())
 
@@ -247,11 +245,10 @@ def _write_numbers(panel: Axes, table: pd.DataFrame, drawn: ScalarMappable, spre
         decimals = min(max(decimals, needed), decimals + 2)
         if high - low < 10.0**-decimals:
             drawn.set_clim((low + high) / 2 - 5 * 10.0**-decimals, (low + high) / 2 + 5 * 10.0**-decimals)
-    digits = f".{decimals}f"
     for (row, column), value in np.ndenumerate(table.to_numpy(float)):
         if np.isfinite(value):
             light = np.dot(drawn.to_rgba(value)[:3], (0.299, 0.587, 0.114)) > 0.5
-            text = f"{value:.2g}" if isinstance(drawn.norm, LogNorm) else f"{value:{digits}}"
+            text = f"{value:.2g}" if isinstance(drawn.norm, LogNorm) else f"{value:.{decimals}f}"
             panel.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=6,
                        color="black" if light else "white")
 

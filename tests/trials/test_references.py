@@ -7,36 +7,57 @@ import torch
 import zoo_references
 from state_cases import alone, apart, built, packed, plainly, trial
 
+from trials.divergence import Watch
 from trials.errors import UserError
 from trials.evaluate import evaluate
 from trials.measure import Measure
 from trials.observer import Observer
 from trials.packs.unfit import Unfit
 from trials.rehearsal import rehearse
-from trials.setup import prepare
+from trials.setup import load_data, prepare
 from trials.spec import TrialSpec
 
-READ = ["computed again", "hook that reads", "feedback"]  # by the backward pass
+# By the backward pass.
+READ = ["computed again", "computed again as of old", "accumulated", "hook that reads", "feedback"]
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{words}:UserWarning") for words in (
+    "None of the inputs have requires_grad=True", "Sparse CSR tensor support is in beta state")]
 HELD = ["list", "deque in a dictionary", "attribute", "closure", "all of them", "tied"]
 
 
 def study(kind: str, seed: int = 0, **changes: object) -> TrialSpec:
-    return trial(function="net", seed=seed, model={"name": f"{zoo_references.__file__}:net", "kind": kind}, **changes)
+    decay = 0.0 if kind == "sparse" else 0.1  # which torch has for dense gradients alone
+    sgd = {"name": "sgd", "lr": 0.02 * (1 + seed), "momentum": 0.5, "weight_decay": decay}
+    return trial(function="net", seed=seed, **{
+        "model": {"name": f"{zoo_references.__file__}:net", "kind": kind}, "optimizer": sgd, **changes})
 
 
-@pytest.mark.parametrize("kind", [*HELD, "recurrent", "sparse", *READ, "counted backward", "teacher", "merged"])
+@pytest.mark.parametrize("kind", [*HELD, "recurrent", "sparse", *READ, "counted backward", "teacher", "merged", "class",
+                                  "gradient kept", "swapped", "experts", "asks for parameters",
+                                  "sparse constant", "on meta"])
 def test_a_trial_alone_is_a_plain_loop(kind: str) -> None:
     spec = study(kind)
-    module, found = built(spec, zoo_references.net, kind), alone(spec, 30)
-    sgd = torch.optim.SGD(module.parameters(), lr=spec.optimizer["lr"], momentum=0.5)
-    for name, value in plainly(spec, module, sgd, 30).state_dict().items():
-        if name in {**found.params, **found.buffers}:  # what is tied is there once
-            torch.testing.assert_close({**found.params, **found.buffers}[name], value, rtol=1e-9, atol=1e-12)
-    data, module = found.trial.data, module.eval()
+    data = load_data(spec)
+    module = built(spec, zoo_references.net, kind)
+    sgd = torch.optim.SGD(module.parameters(), **{key: spec.optimizer[key] for key in (
+        "lr", "momentum", "weight_decay")})
+    state = {name: value.clone() for name, value in plainly(spec, module, sgd, 30).state_dict().items()}
+    module.eval()
     with torch.no_grad():
         loss = float(data.loss(module(data.x_train), data.train_targets).mean())
+    found = alone(spec, 30)
+    for name, value in state.items():
+        if name in {**found.params, **found.buffers}:  # what is tied is there once
+            torch.testing.assert_close({**found.params, **found.buffers}[name], value, rtol=1e-9, atol=1e-12)
     ours = evaluate(found.trial.network, found.params, found.buffers, data)["train_loss"]
     assert ours == pytest.approx(loss, rel=1e-9)
+
+
+def test_a_part_that_a_step_does_not_use_is_left_alone_by_adam_too() -> None:
+    spec = study("experts", optimizer={"name": "adamw", "lr": 0.01, "weight_decay": 0.1})
+    module = built(spec, zoo_references.net, "experts")
+    plainly(spec, module, torch.optim.AdamW(module.parameters(), lr=0.01, weight_decay=0.1), 30)
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(alone(spec, 30).params[name], value, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", HELD)
@@ -57,6 +78,7 @@ def test_the_modules_own_are_back_afterwards() -> None:
     ("tuple", "first.(weight|bias) is held by a tuple too"),
     ("partial", "first.weight is held by a tuple too"),
     ("view", "held lies in the memory of first.weight"),
+    ("array", "held lies in the memory of first.weight"),
     ("made before", "forward uses what was made of first.weight when the model was built"),
     ("made at first", "its first forward pass makes held.weight"),
     ("replaced", "forward puts another tensor in the place of parameter first.weight"),
@@ -71,6 +93,11 @@ def test_what_cannot_be_followed_is_refused(kind: str, said: str) -> None:
 def test_what_the_backward_pass_reads_is_not_packed(kind: str) -> None:
     with pytest.raises(Unfit, match="the model's backward pass reads its weights"):
         packed([study(kind), study(kind, 1)], 3)
+
+
+def test_a_gradient_that_is_kept_is_in_no_checkpoint() -> None:
+    found = alone(study("gradient kept"), 5)
+    assert found.checkpoint(Observer(found.trial, Measure("ends", "none", "none", "none")), Watch()) is None
 
 
 def test_a_merged_weight_is_the_one_in_use() -> None:

@@ -55,8 +55,32 @@ class Feedback(torch.autograd.Function):
         return grads[0] * (1.0 + ctx.net.last.weight.detach().mean()), None
 
 
+class Accumulating(torch.autograd.Function):
+    """A module that is run again in the backward pass, which adds to the ``.grad`` of its parameters by itself."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, module: nn.Module) -> Tensor:
+        """The module's output."""
+        ctx.module = module
+        ctx.save_for_backward(h)
+        with torch.no_grad():
+            out: Tensor = module(h)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None]:
+        """By a backward pass in the backward pass."""
+        h = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            out = ctx.module(h)
+        torch.autograd.backward(out, grads[0])
+        return h.grad, None
+
+
 class Net(nn.Module):
     """What ``kind`` says, in the first or the middle one of three layers."""
+
+    shared: Any = None
 
     def __init__(self, inputs: int, outputs: int, kind: str) -> None:
         super().__init__()
@@ -71,6 +95,8 @@ class Net(nn.Module):
             self.held = {"of": deque([bias, weight])}
         elif kind == "attribute":
             self.held = SimpleNamespace(weight=weight)
+        elif kind == "class":
+            type(self).shared = weight
         elif kind == "closure":
             self.held = lambda x: F.linear(x, weight, bias)
         elif kind == "all of them":
@@ -81,6 +107,13 @@ class Net(nn.Module):
             self.held = functools.partial(torch.mul, weight)
         elif kind == "view":
             self.held = weight.detach()
+        elif kind == "array":
+            self.held = weight.detach().numpy()[1:]
+        elif kind == "sparse constant":
+            self.held = torch.eye(WIDTH, dtype=torch.float64).to_sparse_csr()
+        elif kind == "on meta":
+            self.held = nn.Linear(WIDTH, WIDTH, device="meta")
+            self.__dict__["held"] = self._modules.pop("held")  # a form that weights are put into
         elif kind == "made before":
             self.held = 0.5 * weight
         elif kind == "tied":
@@ -91,6 +124,10 @@ class Net(nn.Module):
             self.last = nn.Linear(2 * inputs, outputs)
         elif kind == "recurrent":
             self.cell = nn.LSTM(8, WIDTH, batch_first=True)
+        elif kind == "swapped":
+            self.mid = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
+        elif kind == "experts":
+            self.mid = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(4))  # type: ignore[assignment]
         elif kind == "merged":
             self.first = Merging(inputs, WIDTH)
         elif kind == "hook that reads":
@@ -130,6 +167,7 @@ class Net(nn.Module):
         made: dict[str, Any] = {
             "list": lambda: F.linear(x, self.held[0], self.first.bias),
             "deque in a dictionary": lambda: F.linear(x, self.held["of"][1], self.held["of"][0]),
+            "class": lambda: F.linear(x, Net.shared, self.first.bias),
             "attribute": lambda: F.linear(x, self.held.weight, self.first.bias),
             "closure": lambda: self.held(x), "made at first": lambda: self.held(x),
             "made before": lambda: F.linear(x, self.held)}
@@ -140,6 +178,17 @@ class Net(nn.Module):
         if self.kind == "computed again":
             again: Tensor = checkpoint(self.mid, h, use_reentrant=False)
             return again
+        if self.kind == "computed again as of old":
+            again = checkpoint(self.mid, h, use_reentrant=True)
+            return again
+        if self.kind == "accumulated":
+            again = Accumulating.apply(h, self.mid[0])  # type: ignore[no-untyped-call]
+            return again
+        if self.kind == "gradient kept" and self.training:
+            earlier, self.held = self.held, h
+            h.retain_grad()
+            if earlier is not None and earlier.grad is not None:
+                h = h + 5 * earlier.grad.mean(0)
         if self.kind == "feedback":
             h = Feedback.apply(h, self)  # type: ignore[no-untyped-call]
         if self.kind == "counted backward":
@@ -151,6 +200,19 @@ class Net(nn.Module):
             with torch.no_grad():
                 for ours, theirs in zip(self.teacher.parameters(), self.mid.parameters(), strict=True):
                     ours.lerp_(theirs, 0.1)
+        if self.kind == "sparse constant":
+            h = (self.held @ h.mT).mT
+        if self.kind == "on meta":
+            h = torch.func.functional_call(self.held, dict(self.mid[0].named_parameters()), (h,))
+        if self.kind == "swapped" and self.training:
+            one, other = self.mid[0].weight, self.mid[2].weight
+            one.data, other.data = other.data, one.data
+        if self.kind == "experts":
+            expert = self.mid[int(h.detach().sum().abs() * 10) % 4]
+            h = expert(h)
+            return h
+        if self.kind == "asks for parameters":
+            h = h * sum(value.requires_grad and isinstance(value, nn.Parameter) for value in self.parameters())
         if self.kind == "tied":
             h = torch.tanh(self.twin(h))
         out: Tensor = self.mid(h)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from trials.fields import choice, real
 from trials.optimizers.base import OPTIMIZERS, Params, State
@@ -29,16 +30,20 @@ class Adam(DecayingOptimizer):
         return {"mean": next(zeros), "square": next(zeros), "count": {"steps": count}}
 
     def update(self, params: Params, grads: Params, state: State) -> None:
-        t = state["count"]["steps"].add_(1.0)
-        debias = 1.0 - self.beta1**t
-        root = (1.0 - self.beta2**t).rsqrt()
+        steps = state["count"]["steps"].add_(1.0)
+        skipped, common = state.get("skipped", {}), self._debiased(steps)
         for name, p in params.items():
+            debias, root = self._debiased(steps - skipped[name]) if name in skipped else common
             g, mean, square = self.decayed(p, grads[name]), state["mean"][name], state["square"][name]
             # lerp_, addcmul_ and addcdiv_ would be shorter, but have no batching rule: under vmap they loop over lanes.
             mean.mul_(in_type(self.beta1, p)).add_(g * (1.0 - self.beta1))
             square.mul_(in_type(self.beta2, p)).add_(g.square().mul_(in_type(1.0 - self.beta2, p)))
             scale = square.sqrt().mul_(in_type(root, p)).add_(in_type(self.eps, p))
             p.sub_((mean / scale).mul_(in_type(self.rate(p) / debias, p)))
+
+    def _debiased(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """1 - b1^t, and the root of 1 / (1 - b2^t)."""
+        return 1.0 - self.beta1**t, (1.0 - self.beta2**t).rsqrt()
 
 
 @OPTIMIZERS.register("adamw")

@@ -39,7 +39,8 @@ class Optimizer(ABC):
 
     @abstractmethod
     def update(self, params: Params, grads: Params, state: State) -> None:
-        """One step, in place on ``params`` and ``state``. ``grads`` are left alone: two may share memory."""
+        """One step, in place on ``params``, some or all of them, and ``state``, whose slot ``skipped`` counts the steps
+        that a parameter has not been part of. ``grads`` are left alone: two may share memory."""
 
     def scheduled(self: O, factor: float | Tensor) -> O:
         """The optimizer of a step at which the schedule is at ``factor`` (a number, or a float64 tensor without
