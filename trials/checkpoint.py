@@ -40,12 +40,12 @@ class Checkpoint:
 
     @classmethod
     def of(cls, observer: Observer, watch: Watch, taken: int, params: Params, buffers: Params, state: State,
-           memory: Values) -> Checkpoint:
-        """A copy of a trial that is in training."""
+           memory: Values, spent: float) -> Checkpoint:
+        """A copy of a trial that is in training, on which ``spent`` seconds went since it was last taken up."""
         def copied(tensors: Params) -> Params:
             return {name: value.detach().cpu().clone() for name, value in tensors.items()}
         notes = {"emitted": asdict(observer.emitted), "limit": watch.limit,
-                 "elapsed": time.perf_counter() - observer.began}
+                 "elapsed": time.perf_counter() - observer.began, "spent": observer.spent + spent}
         return cls(taken, copied(params), copied(buffers), {slot: copied(tensors) for slot, tensors in state.items()},
                    copied(observer.kept), memory, generators.states(), json.dumps(notes))
 
@@ -54,6 +54,7 @@ class Checkpoint:
         notes = json.loads(self.notes)
         observer.emitted = Emitted(**notes["emitted"])
         observer.began = time.perf_counter() - notes["elapsed"]
+        observer.spent = notes.get("spent", 0.0)  # which earlier versions did not write
         observer.kept = dict(self.kept)
         watch.limit = notes["limit"]
 

@@ -78,6 +78,7 @@ class Observer:
         self._memory: dict[Any, Any] = {}
         self.kept: dict[str, Tensor] = {}  # from one moment to the next, by measurements
         self.began = time.perf_counter()
+        self.spent = 0.0  # seconds, until the checkpoint that the trial goes on from: its share of each pack's
 
     def due(self, taken: int) -> set[str]:
         """What is to be measured after ``taken`` steps."""

@@ -38,7 +38,7 @@ def train(spec: TrialSpec, measure: Measure, device: str = "cpu",
         trial = prepare(spec, device)
         observer = Observer(trial, measure)
         with seeded(spec.seed, "global", device):  # a user's model may draw from it (for its own dropout, say)
-            status, taken, reason = _run(Alone(trial), observer, checkpoints)
+            status, taken, reason = _run(Alone(trial), observer, checkpoints, began)
     observer.emitted.trial = outcome(observer, status, taken, reason, time.perf_counter() - began)
     return observer.emitted
 
@@ -60,9 +60,10 @@ def verdict(trial: Trial, taken: int, reason: str) -> tuple[str, int, str]:
     return ("diverged", taken, reason) if blamed is None else ("failed", taken, blamed)
 
 
-def outcome(observer: Observer, status: str, taken: int, reason: str | None, wall_time: float, lanes: int = 1,
+def outcome(observer: Observer, status: str, taken: int, reason: str | None, spent: float, lanes: int = 1,
             ) -> dict[str, object]:
-    """The row of ``trials`` of a trial that came to an end after ``taken`` steps (its divergence is at that step)."""
+    """The row of ``trials`` of a trial that came to an end after ``taken`` steps (its divergence is at that step), on
+    which ``spent`` seconds went since it was last taken up."""
     emitted, trial = observer.emitted, observer.trial
     losses = emitted.steps[-1] if status not in ("diverged", "failed") else {}
     return {
@@ -70,7 +71,7 @@ def outcome(observer: Observer, status: str, taken: int, reason: str | None, wal
         "diverged_step": taken if status == "diverged" else None,
         **{name: losses.get(name) for name in NAMES}, "chance_loss": chance_loss(trial.data, trial.given),
         "parameters": sum(value.numel() for value in trial.initial.values()),
-        "wall_time": wall_time, "lanes": lanes,
+        "wall_time": observer.spent + spent, "lanes": lanes,
     }
 
 
@@ -108,8 +109,9 @@ class Alone:
                 self.state[slot] = dict(tensors)
         self.trial.network.memory.put(checkpoint.memory)
 
-    def checkpoint(self, observer: Observer, watch: Watch) -> Checkpoint | None:
-        """The trial now; None where its model remembers what cannot be saved, such as a graph that gradients take."""
+    def checkpoint(self, observer: Observer, watch: Watch, spent: float) -> Checkpoint | None:
+        """The trial now, ``spent`` seconds after it was taken up; None where its model remembers what cannot be saved,
+        such as a graph that gradients take."""
         memory = self.trial.network.memory.since(self._remembered)
         if memory:
             drawn = generators.states()
@@ -117,7 +119,7 @@ class Alone:
                 memory = None
             generators.restore(drawn)
         return None if memory is None else Checkpoint.of(observer, watch, self.taken, self.params, self.buffers,
-                                                         self.state, memory)
+                                                         self.state, memory, spent)
 
     def read(self, loss: Tensor | None, grads: Params | None) -> Reading:
         """The trial now; ``loss`` and ``grads`` are those of its last step."""
@@ -134,7 +136,7 @@ def put(tensors: Params, values: Params) -> None:
         tensors[name].copy_(value)
 
 
-def _run(alone: Alone, observer: Observer, checkpoints: Checkpoints) -> tuple[str, int, str | None]:
+def _run(alone: Alone, observer: Observer, checkpoints: Checkpoints, began: float) -> tuple[str, int, str | None]:
     """Returns status, steps taken and the reason of a divergence."""
     loss: Tensor | None = None
     grads: Params | None = None
@@ -163,7 +165,7 @@ def _run(alone: Alone, observer: Observer, checkpoints: Checkpoints) -> tuple[st
         if taken == alone.trial.total:
             return "completed", taken, None
         if due:
-            saved = alone.checkpoint(observer, watch)
+            saved = alone.checkpoint(observer, watch, time.perf_counter() - began)
             if saved is not None:  # such a trial begins anew
                 checkpoints.save(alone.trial.spec, saved)
             checkpoints.go_on()

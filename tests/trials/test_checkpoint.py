@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from support import Memory
 
-from trials.checkpoint import Checkpoint
+from trials.checkpoint import Checkpoint, Stopped
 from trials.measure import Measure
 from trials.observer import Emitted
 from trials.packs.pack import train_pack
@@ -81,6 +82,37 @@ def test_lanes_go_on_from_checkpoints_of_other_packs_and_of_trials_alone() -> No
     assert found.keys() == {spec.trial_id for spec in again}
     for name, tables in found.items():
         assert same(tables, expected[name])
+
+
+def test_the_time_of_a_trial_is_that_of_all_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a pack each trial has its share; here a step takes a second."""
+    now = 0.0
+
+    class Ticking(Memory):
+        def due(self) -> bool:
+            nonlocal now
+            now += 1.0
+            return super().due()
+
+        def go_on(self) -> None:
+            if self.asked == self.at:
+                raise Stopped
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    specs, steps = [trial(seed) for seed in range(3)], Measure("ends", "none", "none", "none")
+    memory, ended = Ticking(31), []
+    for some in (specs, specs[:2], specs[:1]):  # in packs of three and of two, then alone
+        memory.asked, memory.at = 0, 31 if len(some) > 1 else 11
+        with pytest.raises(Stopped):
+            ended += list(train_pack(some, steps, "cpu", len(some), memory)) if len(some) > 1 else [
+                train(some[0], steps, checkpoints=memory)]
+    memory.at = -1
+    assert not ended
+    left = STEPS - 30 - 30 - 10
+    assert train(specs[0], steps, checkpoints=memory).trial["wall_time"] == pytest.approx(
+        31 / 3 + 31 / 2 + 11 + left + 1, abs=1.0)
+    [(_, pair), _] = train_pack([specs[1], specs[2]], steps, "cpu", 2, memory)
+    assert pair.trial["wall_time"] == pytest.approx(31 / 3 + 31 / 2 + (STEPS - 60 + 1) / 2, abs=1.0)
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[::-1]])

@@ -44,7 +44,7 @@ def test_evaluations_leave_what_is_kept() -> None:
 def test_a_graph_that_gradients_take_is_in_no_checkpoint(kind: str, saved: bool) -> None:
     found = alone(study(kind), 5)
     drawn = torch.get_rng_state()
-    checkpoint = found.checkpoint(Observer(found.trial, Measure("ends", "none", "none", "none")), Watch())
+    checkpoint = found.checkpoint(Observer(found.trial, Measure("ends", "none", "none", "none")), Watch(), 0.0)
     assert (checkpoint is not None) == saved and torch.equal(drawn, torch.get_rng_state())
 
 

@@ -141,7 +141,8 @@ class _Pack:
             state = {slot: {name: value[lane] for name, value in values.items()}
                      for slot, values in self.lanes.state.items()}
             self.checkpoints.save(self.observers[lane].trial.spec, Checkpoint.of(
-                self.observers[lane], self.watches[lane], self.lanes.taken[lane], params, buffers, state, {}))
+                self.observers[lane], self.watches[lane], self.lanes.taken[lane], params, buffers, state, {},
+                self._share()))
 
     def _diverged(self) -> Iterator[tuple[TrialSpec, Emitted]]:
         if not self.unread:
@@ -157,9 +158,12 @@ class _Pack:
         """The lane goes on, for that costs nothing, but nobody looks at it any more."""
         self.alive.remove(lane)
         observer = self.observers[lane]
-        share = (time.perf_counter() - self.began) / self.size
-        observer.emitted.trial = outcome(observer, status, taken, reason, share, self.size)
+        observer.emitted.trial = outcome(observer, status, taken, reason, self._share(), self.size)
         return observer.trial.spec, observer.emitted
+
+    def _share(self) -> float:
+        """Of the time until now, that of one trial."""
+        return (time.perf_counter() - self.began) / self.size
 
     def _compact(self) -> None:
         """Drop idle lanes once they are many. Only after the losses were read, which are by lane."""
