@@ -71,8 +71,7 @@ def _curves(tables: Frames, layers: Sequence[str] | None, axis: str, held: str, 
                if any(trials.loc[trials[f"{layer}.{metric}"].notna(), axis].nunique() >= least for layer in layers)]
     quantity = "error" if trials["test_accuracy"].notna().any() else "loss"  # accuracies near 1 look all the same
     trials = trials.assign(train_error=1 - trials["train_accuracy"], test_error=1 - trials["test_accuracy"])
-    count = len(metrics) + 1
-    columns = 2 if count == 4 else count
+    columns = 2 if (count := len(metrics) + 1) == 4 else count
     numeric = is_numeric(trials[axis])
     title = title or f"{tables.name}: after training, by {label(axis, unit=False)}"
     note = f"{counts(trials, lost)}{held} Small dots: single trials; {'lines' if numeric else 'large'}: their means."
