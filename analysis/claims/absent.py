@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.estimates import Estimate, Region
+from analysis.versions import mixed
 from trials.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 def said(tables: Frames, rows: pd.DataFrame, *over: str) -> list[str]:
     """What there is to say of the trials behind ``rows`` of ``observations``: how well the moment is the same in all;
     how many are not among them, since they never got to it (or were not measured near it) or diverged, and how many
-    ended at chance, at which values of the first of ``over``; and which other axes have several values at one of
-    ``over``."""
+    ended at chance, at which values of the first of ``over``; which other axes have several values at one of
+    ``over``; and whether they ran with several versions of a user's code or data."""
     trials = tables.trials.set_index("trial_id")
     words = [control] if (control := rows.attrs.get("control")) else []
     for key, what in (("absent", "left out, never there"), ("diverged", "left out, diverged"),
@@ -40,7 +41,7 @@ def said(tables: Frames, rows: pd.DataFrame, *over: str) -> list[str]:
         several = here.drop(columns="trial_id").groupby(list(over), observed=True).nunique().max()
         pools = [f"{axis} ({here[axis].nunique()} values)" for axis in several.index[several > 1]]
         words += [f"pools {', '.join(pools)}"] if pools else []
-    return words
+    return words + mixed(trials.loc[rows["trial_id"].unique()])
 
 
 def untried(tables: Frames, where: Mapping[str, Sequence[Any]]) -> list[str]:
