@@ -7,7 +7,6 @@ it may take is bounded: memory by half of what this process may have, the disk f
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import re
 import resource
@@ -24,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.tables import Tables, load
-from trials.errors import UserError, did_you_mean
+from trials.errors import UserError, did_you_mean, nearest
 from trials.records import TABLES
 
 if TYPE_CHECKING:
@@ -210,8 +209,7 @@ def _nearest(tables: Tables, name: str) -> str:
     for table in TABLES:
         for column in tables.rows(table).schema.names:
             places.setdefault(column, []).append(table)
-    near = difflib.get_close_matches(name, places, n=NEAREST, cutoff=0)
-    said = ", ".join(f"{column} (in {', '.join(places[column])})" for column in near)
+    said = ", ".join(f"{column} (in {', '.join(places[column])})" for column in nearest(name, places, NEAREST))
     return f"the nearest are {said}; DESCRIBE trials lists those of a table"
 
 

@@ -34,7 +34,8 @@ def load_study(ref: str, overrides: Sequence[str] = ()) -> Study:
         if path.suffix in (".yaml", ".yml"):
             near = [str(path.with_name(item.name)) for item in path.parent.glob("*.y*ml")]
             raise UserError(f"{ref}: no such file; {did_you_mean(ref, near) if near else 'no YAML file is beside it'}")
-        raise UserError(f"{ref}: no bundled study has this name, and no file; {did_you_mean(ref, bundled())}")
+        known = [*bundled(), *(str(item) for item in path.parent.glob("*.y*ml"))]
+        raise UserError(f"{ref}: no bundled study has this name, and no file; {did_you_mean(ref, known)}")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

@@ -73,17 +73,18 @@ def merge(raw: Any, overrides: Sequence[str]) -> dict[str, Any]:
     return plain
 
 
-def _check_top(key: str, place: str, trial: Any) -> None:
+def _check_top(key: str, place: str, trial: Any, others: Sequence[str] = ()) -> None:
     if key not in declared(Schema):
         hint = "did you mean space.seed.replicates?" if key == "replicates" else elsewhere(key, trial)
-        raise UserError(f"{place}: no such key; {hint or did_you_mean(key, declared(Schema))}")
+        raise UserError(f"{place}: no such key; {hint or did_you_mean(key, [*declared(Schema), *others])}")
 
 
 def _override(config: DictConfig, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not _KEY.fullmatch(key):
         raise UserError(f"override {override!r}: expected key=value, for instance trial.optimizer.lr=0.1")
-    _check_top(re.split(r"[.\[]", key)[0], f"override {override!r}", OmegaConf.to_container(config.trial))
+    trial = OmegaConf.to_container(config.trial)
+    _check_top(re.split(r"[.\[]", key)[0], f"override {override!r}", trial, ("results", "into"))
     try:
         value = parse(text)
     except UserError as error:

@@ -54,10 +54,18 @@ def no_column(place: str, name: object, columns: Iterable[object]) -> UserError:
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` for the nearest known name, else the list of what there is."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    if near:
+    if near := nearest(str(name), names, 1, 0.5):
         return f"did you mean '{near[0]}'?"
     return f"there is: {', '.join(names)}" if names else "there is none"
+
+
+def nearest(name: str, known: Iterable[str], most: int, cutoff: float = 0.0) -> list[str]:
+    """The names that ``name`` may stand for: those of which it is the last part (``bn`` of ``model_bn``), then those
+    whose parts begin with its letters (``wd`` for ``weight_decay``), then those most alike, at least by ``cutoff``."""
+    names = list(known)
+    ends = [each for each in names if name and each.endswith((f".{name}", f"_{name}"))]
+    initials = [each for each in names if "".join(part[:1] for part in re.split(r"[._]", each)) == name.lower()]
+    return [*dict.fromkeys([*ends, *initials, *difflib.get_close_matches(name, names, most, cutoff)])][:most]
 
 
 def special_file(path: str | Path) -> str:
