@@ -77,7 +77,8 @@ def _rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
 
 
 def _show(answer: Iterator[pa.RecordBatch], console: Console) -> None:
-    """The first rows as a table, or, where that is too wide, each row as a list."""
+    """The first rows as a table; where that is too wide, without columns that are empty in all of them; where it is too
+    wide all the same, each row as a list."""
     first: list[tuple[Any, ...]] = []
     more = 0
     for batch in answer:
@@ -88,14 +89,20 @@ def _show(answer: Iterator[pa.RecordBatch], console: Console) -> None:
         if more > COUNTED:
             break
     rows = [[_short(value) for value in row] for row in first]
-    table = Table(show_edge=False, pad_edge=False)
-    for i, name in enumerate(names):
-        numeric = all(isinstance(row[i], Number) for row in first)
-        table.add_column(escape(name), justify="right" if numeric else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    if Measurement.get(console, console.options.update(max_width=10**6), table).maximum <= console.width:
-        console.print(table)
+    every = list(range(len(names)))
+    told = [i for i in every if any(row[i] for row in rows)] or every
+    for shown in (every, told):
+        table = Table(show_edge=False, pad_edge=False)
+        for i in shown:
+            numeric = all(isinstance(row[i], Number) for row in first)
+            table.add_column(escape(names[i]), justify="right" if numeric else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*(escape(row[i]) for i in shown))
+        if Measurement.get(console, console.options.update(max_width=10**6), table).maximum <= console.width:
+            console.print(table)
+            if empty := [names[i] for i in every if i not in shown]:
+                console.print(escape(f"empty in these rows: {', '.join(empty)}"), highlight=False)
+            break
     else:
         width = max(map(len, names))
         for i, row in enumerate(rows, 1):
