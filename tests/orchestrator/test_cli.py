@@ -234,7 +234,8 @@ def test_query_prints_a_table_or_lists(capsys: pytest.CaptureFixture[str]) -> No
     assert "row 4\n" in out and "row 5" not in out
     assert re.search(r"^  reason +ValueError: no \[bold\]good\[/x\] \(my_model.py:5\)$", out, re.MULTILINE)
     out = told(capsys, "query", "mine.yaml", "DESCRIBE trials")
-    assert re.search(r"^lr +│ DOUBLE +│ YES *$", out, re.MULTILINE) and "empty in these rows: key, default, extra" in out
+    assert re.search(r"^lr +│ DOUBLE +│ YES *$", out, re.MULTILINE)
+    assert "empty in these rows: key, default, extra" in out
     out = told(capsys, "query", "results/mine", "SELECT 1 AS \"[/x]\", 'a[/b]' AS y, NULL AS z FROM range(60)")
     assert "10 more rows" in out and "[/x]" in out and "a[/b]" in out and "nan" not in out.lower()
 
