@@ -71,7 +71,7 @@ def replicate_spread(tables: Frames, metric: str, layer: str | None = None, *, w
                     markersize=3, markeredgewidth=0)
         strips.plot(place, shown["mean"], linestyle="none", marker="_", color="black", markersize=6)
         strips.set(xlabel=f"{label(axes[0], unit=False) if len(axes) == 1 else 'cells'}, by mean",
-                   ylabel=named(metric), xticks=[])
+                   ylabel=named(metric).replace("  ", "\n"), xticks=[])
         strips.grid(False, axis="x")
         if len(shown) <= 20:
             first = trials.groupby("cell")[axes].first().loc[shown.index]
