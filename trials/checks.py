@@ -29,8 +29,8 @@ def check_network(network: Network, data: Data, batch_size: int) -> bool:
     x_B = data.x_train[:2]
     with network.evaluating(), network.differentiating():
         output = network(params, buffers, x_B)
-        if made := [name for name, _ in network.module.named_parameters() if name not in {**params, **buffers}]:
-            raise UserError(f"trial.model: its first forward pass makes {made[0]}, which so is not trained; make it in "
+        for name in network.strangers():
+            raise UserError(f"trial.model: its first forward pass makes {name}, which so is not trained; make it in "
                             "__init__, or use torch's lazy modules, such as nn.LazyLinear")
         _check_output(output, len(x_B), data)
         if output.requires_grad:

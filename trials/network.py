@@ -61,6 +61,7 @@ class Network:
         self._places = list(_places(module))
         tensors = {name: table[key] for table, key, name in self._places}
         self._others = references(tensors, {id(table) for table, _, _ in self._places}) if of_user else []
+        self._tables = [(child._parameters, {*child._parameters}) for child in module.modules()] if of_user else []
         self._switches, self._evaluating = switches(module), False
         self._until: ExitStack | None = None
         self.memory = Memory(module, {name for _, _, name in self._places})
@@ -144,6 +145,14 @@ class Network:
                 table[key] = before
             for value in given.values():
                 vars(value).clear()
+            for parameters, keys in self._tables:  # that the pass has given a second name (self.w = self.first.weight)
+                for key in parameters.keys() - keys:
+                    del parameters[key]
+
+    def strangers(self) -> list[str]:
+        """The names of parameters that the module had not when it was built."""
+        known = {id(table[key]) for table, key, _ in self._places}
+        return [name for name, value in self.module.named_parameters() if id(value) not in known]
 
     def hooked(self, grads: Params) -> Params:
         """The gradients of the trained parameters as the hooks on these make them (``Tensor.register_hook``)."""

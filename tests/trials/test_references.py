@@ -33,7 +33,7 @@ def study(kind: str, seed: int = 0, **changes: object) -> TrialSpec:
 
 @pytest.mark.parametrize("kind", [*HELD, "recurrent", "sparse", *READ, "counted backward", "teacher", "merged", "class",
                                   "gradient kept", "swapped", "experts", "asks for parameters",
-                                  "sparse constant", "on meta"])
+                                  "sparse constant", "on meta", "named again", "named once"])
 def test_a_trial_alone_is_a_plain_loop(kind: str) -> None:
     spec = study(kind)
     data = load_data(spec)
@@ -97,7 +97,7 @@ def test_what_the_backward_pass_reads_is_not_packed(kind: str) -> None:
 
 def test_a_gradient_that_is_kept_is_in_no_checkpoint() -> None:
     found = alone(study("gradient kept"), 5)
-    assert found.checkpoint(Observer(found.trial, Measure("ends", "none", "none", "none")), Watch()) is None
+    assert found.checkpoint(Observer(found.trial, Measure("ends", "none", "none", "none")), Watch(), 0.0) is None
 
 
 def test_a_merged_weight_is_the_one_in_use() -> None:
