@@ -97,10 +97,12 @@ def views(tensors: Mapping[str, Tensor], objects: Mapping[str, Any]) -> Iterator
 def _memory(value: Tensor | np.ndarray[Any, Any]) -> tuple[int, int]:
     """Where its numbers lie, from the first byte to the one behind the last; 0, 0 where it has none."""
     if isinstance(value, np.ndarray):
-        reach = [(size - 1) * stride for size, stride in zip(value.shape, value.strides, strict=True)]
-        first, last = (value.ctypes.data + sum(part for part in reach if (part > 0) == up) for up in (False, True))
-        return (first, last + value.itemsize) if value.size else (0, 0)
-    if value.layout != torch.strided or value.is_meta or not value.numel():
+        address, strides, size, item = value.ctypes.data, value.strides, value.size, value.itemsize
+    elif value.layout != torch.strided or value.is_meta:
         return 0, 0
-    storage = value.untyped_storage()
-    return storage.data_ptr(), storage.data_ptr() + storage.nbytes()
+    else:
+        item, size, address = value.element_size(), value.numel(), value.data_ptr()
+        strides = tuple(item * stride for stride in value.stride())
+    reach = [(count - 1) * stride for count, stride in zip(value.shape, strides, strict=True)]
+    first, last = (address + sum(part for part in reach if (part > 0) == up) for up in (False, True))
+    return (first, last + item) if size else (0, 0)

@@ -67,6 +67,10 @@ def test_lanes_are_trials_alone(kind: str) -> None:
     assert all(apart(lanes, lane, alone(spec, 20)) < 1e-9 for lane, spec in enumerate(specs))
 
 
+def test_what_lies_beside_a_weight_in_memory_is_no_view_of_it() -> None:
+    assert prepare(study("beside it in memory", precision="float32"), "cpu").initial
+
+
 def test_the_modules_own_are_back_afterwards() -> None:
     network = prepare(study("list"), "cpu").network
     module: zoo_references.Net = network.module  # type: ignore[assignment]

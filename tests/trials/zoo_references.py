@@ -107,6 +107,9 @@ class Net(nn.Module):
             self.held = functools.partial(torch.mul, weight)
         elif kind == "view":
             self.held = weight.detach()
+        elif kind == "beside it in memory":
+            one, other = torch.randn(2, WIDTH).unbind()
+            self.first.bias, self.held = nn.Parameter(one), other
         elif kind == "array":
             self.held = weight.detach().numpy()[1:]
         elif kind == "sparse constant":
