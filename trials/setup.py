@@ -135,7 +135,7 @@ def build_module(spec: TrialSpec, data: Data) -> torch.nn.Module:
         module = build(data.input_shape, data.outputs, **params)
         if not isinstance(module, torch.nn.Module):
             raise UserError(f"trial.model.name: {name} must return a torch.nn.Module, got {type(module).__name__}")
-        if any(isinstance(child, torch.jit.ScriptModule) for child in module.modules()):
+        if any(cls.__module__.startswith("torch.jit.") for child in module.modules() for cls in type(child).__mro__):
             raise UserError(f"trial.model.name: {name} gives a module of torch.jit, in which a trial's tensors cannot "
                             "stand in for its own; give the module that it was made of")
         if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
