@@ -118,3 +118,16 @@ def test_what_is_computed_again_is_no_function_of_parameters_alone() -> None:
     rehearse(study("computed again"), Measure("ends", "ends", "ends", "none"))
     with pytest.raises(UserError, match=r"measure.curvature: the model cannot be measured like this: its backward"):
         rehearse(study("computed again"), Measure("ends", "none", "none", "none", curvature="ends"))
+
+
+def test_a_trial_goes_on_from_alone_in_a_pack_with_what_it_never_uses() -> None:
+    specs = [study("unused", seed, optimizer={"name": "adam", "lr": 0.01 * (1 + seed)}) for seed in range(2)]
+    found = alone(specs[0], 5)
+    assert "skipped" in found.state
+    saved = found.checkpoint(Observer(found.trial, Measure("ends", "none", "none", "none")), Watch(), 0.0)
+    lanes = packed(specs, 0)
+    assert saved is not None
+    lanes.resume(0, saved)
+    lanes.step()
+    found.take()
+    assert apart(lanes, 0, found) < 1e-9

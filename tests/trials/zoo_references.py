@@ -129,6 +129,8 @@ class Net(nn.Module):
             self.cell = nn.LSTM(8, WIDTH, batch_first=True)
         elif kind == "swapped":
             self.mid = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
+        elif kind == "unused":
+            self.spare = nn.Linear(WIDTH, WIDTH)
         elif kind == "experts":
             self.mid = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(4))  # type: ignore[assignment]
         elif kind == "merged":

@@ -148,8 +148,8 @@ class Lanes:
         self._step[lane] = checkpoint.taken
         for mine, theirs in ((self.params, checkpoint.params), (self.buffers, checkpoint.buffers)):
             put({name: value[lane] for name, value in mine.items()}, theirs)
-        for slot, values in checkpoint.state.items():
-            put({name: value[lane] for name, value in self.state[slot].items()}, values)
+        for slot in self.state:  # of one taken alone, what was skipped too, which no lane ever uses
+            put({name: value[lane] for name, value in self.state[slot].items()}, checkpoint.state[slot])
 
     def _batch(self) -> tuple[Tensor, ...]:
         first = self.trials[0]
