@@ -80,7 +80,8 @@ def report(about: About, tables: Tables, verdicts: Sequence[Verdict], of_claims:
     answers = [*_verdicts(verdicts, of_claims), *map(_figure, of_study[:1])]
     sections = {"verdicts": ("Verdicts", answers), "map": ("Explore", _explore(data)),
                 "figures": ("Figures", _figures(of_study[1:])), "trials": ("Trials", _trials()),
-                "origin": ("Provenance", _origin(about, tables.trials)), "again": ("Reproduce", _again(about))}
+                "origin": ("Provenance", _origin(about, tables.trials)),
+                "again": ("Reproduce", _again(about, tables.trials))}
     sections = {key: section for key, section in sections.items() if section[1]}
     links = [tag("a", words, href=f"#{key}") for key, (words, _) in sections.items()]
     body = tag(
@@ -218,8 +219,13 @@ def _origin(about: About, trials: pd.DataFrame) -> list[Html]:
                                   for name, text in about.files.items())]
 
 
-def _again(about: About) -> list[Html]:
-    return [tag("p", "Save the files above under their names, then:"),
+def _again(about: About, trials: pd.DataFrame) -> list[Html]:
+    own = sorted({name.rpartition(":")[0] for column in ("model", "task") if column in trials
+                  for name in trials[column].dropna().unique() if ":" in str(name)})
+    also = (f" {' and '.join(own)}, what {'they import' if own[1:] else 'it imports'} and the data read there are the "
+            "author's own, and are not here: the hashes above tell whether yours are the same.") if own else ""
+    return [tag("p", "Save the files above under their names, then:" if not also else
+                     f"Save the files above under their names.{also} Then:"),
             tag("pre", "\n".join(about.commands), tabindex="0"),
             tag("p", "Trials are a function of their configuration and seed: the same versions on the same kind of "
                      "device give the same numbers.")]

@@ -18,6 +18,7 @@ from orchestrator.survey import Survey
 from search_spaces import Axis, Study, Values
 from search_spaces.decidable import check_measured, doubts
 from trials import consent, storage
+from trials.measure import steps as moments
 
 EXAMPLE = "phasesweep plan batch_size_phases space.seed.replicates=5"
 
@@ -91,14 +92,20 @@ def _estimates(study: Study, found: Survey) -> list[tuple[str, str]]:
     seconds = scale * sum(count * timed.trial_seconds(steps, batch_size, study.measure)
                           for (steps, batch_size), count in found.budgets.items())
     steps = round(scale * sum(count * steps for (steps, _), count in found.budgets.items()))
-    how = {f"batch size {spec.batch_size:,}": choice.words for spec, choice in zip(examples, timed.packs, strict=True)}
+    how = [f"batch size {spec.batch_size:,}: {choice.words}"
+           for spec, choice in zip(examples, timed.packs, strict=True)]
+    if len(study.extremes) > 1 and study.lanes != 1:
+        how.append("by the first model: others are tried as they run, and the end says which could only run alone")
+    total = max(steps for steps, _ in found.budgets)
+    often = {what: len(moments(getattr(study.measure, what), total, study.measure.per_decade))
+             for what in timed.measuring}
     return [
         ("optimizer steps", f"{steps:,}"),
-        ("trained", "\n".join(f"{what}: {words}" for what, words in how.items())),
+        ("trained", "\n".join(dict.fromkeys(how))),
         ("time here", f"about {duration(seconds / workers)} on {workers} workers of {study.resources.cpu:g} CPU "
                       f"({timed.step * 1e6:.0f} us a step + {timed.sample * 1e6:.1f} us a sample; timed here); "
                       "Ray's start and the figures come on top"),
-        ("measuring", ", ".join(f"{what} {seconds * 1e3:.0f} ms" for what, seconds in timed.measuring.items())
-                      + " each time"),
+        ("measuring", ", ".join(f"{what} {often[what]} x {seconds * 1e3:.0f} ms"
+                                for what, seconds in timed.measuring.items()) + " a trial"),
         ("memory", f"about {LIBRARIES + timed.bytes / 2**20:,.0f} MB a worker, its libraries included"),
     ]

@@ -19,7 +19,7 @@ import pytest
 from analysis.claims import Verdict
 from analysis.estimates import Estimate
 from analysis.report.data import BINS, DETAILED, STEPS, page_data, plain, sample
-from analysis.report.page import About, report, tag
+from analysis.report.page import About, _again, report, tag
 from analysis.report.pictures import Picture, claim_pictures, study_pictures
 from analysis.tables import load
 from trials.records import COLUMNS, Rows
@@ -346,3 +346,9 @@ def test_with_the_keyboard_alone(make_study, tmp_path):
     rows = re.findall("<tr>(<th scope=.row.*?)</tr>", dom)
     batches = [int(re.findall("<td.*?>(.*?)</td>", row)[1]) for row in rows]
     assert batches == [8, 4, 2, 1] and "4 of 24 trials" in dom
+
+
+def test_what_is_not_here_to_reproduce_is_named():
+    own = "".join(_again(ABOUT, pd.DataFrame({"model": ["net.py:build", "mlp"], "task": ["data.py:cells"] * 2})))
+    assert "data.py and net.py, what they import and the data read there are the author" in own
+    assert "author" not in "".join(_again(ABOUT, pd.DataFrame({"model": ["mlp"], "task": ["digits"]})))
