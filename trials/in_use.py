@@ -66,10 +66,15 @@ class WeightsInUse:
                        **{each.name: SCALED for each in found if each.parts & scaled and not each.whole},
                        **{name: why for name, why in stored.items() if name not in self._parts | set(values)}}
 
+    @property
+    def as_stored(self) -> bool:
+        """Whether none is computed, and none depends on the module's mode."""
+        return not self.computed and not self._switches
+
     @torch.no_grad()
     def __call__(self, params: Params) -> Params:
         """Weights by name; ``params`` itself where none is computed."""
-        if not self.computed and not self._switches:
+        if self.as_stored:
             return params
         held = {name: value.clone() for name, value in params.items()} if self._switches else params
         values, found = functional_call(self._reader, {f"module.{name}": value for name, value in held.items()}, ())

@@ -61,6 +61,7 @@ class Network:
         self._places = list(_places(module))
         tensors = {name: table[key] for table, key, name in self._places}
         self._others = references(tensors, {id(table) for table, _, _ in self._places}) if of_user else []
+        self._parameters = [name for name, value in tensors.items() if of_user and isinstance(value, nn.Parameter)]
         self._tables = [(child._parameters, {*child._parameters}) for child in module.modules()] if of_user else []
         self._switches, self._evaluating = switches(module), False
         self._until: ExitStack | None = None
@@ -126,7 +127,9 @@ class Network:
         others = [container[key] for container, key, _ in self._others]
         for (table, key, name), before in zip(self._places, own, strict=True):
             table[key] = given[name]
-            vars(given[name]).update(vars(before), **({"_is_param": True} if isinstance(before, nn.Parameter) else {}))
+            vars(given[name]).update(vars(before))
+        for name in self._parameters:
+            vars(given[name])["_is_param"] = True  # which isinstance(..., nn.Parameter) asks for
         for container, key, name in self._others:
             container[key] = given[name]
         try:
@@ -136,7 +139,8 @@ class Network:
                 with suppress(LookupError):  # the pass has changed the container
                     container[key] = before if container[key] is given[name] else container[key]
             for (table, key, name), before in zip(self._places, own, strict=True):
-                held = {key: value for key, value in vars(given[name]).items() if key != "_is_param"}
+                held = vars(given[name])
+                held.pop("_is_param", None)
                 if held or vars(before):
                     vars(before).clear()
                     vars(before).update(held)

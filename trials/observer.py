@@ -114,6 +114,8 @@ class Observer:
 
     def weights(self, params: Params, buffers: Params) -> Params:
         """The weights in use, by name."""
+        if self.in_use.as_stored:
+            return {**params, **buffers}
         with self.trial.network.evaluating():
             return self.in_use({**params, **buffers})
 
